@@ -1,0 +1,220 @@
+"""A connection between two of the processes: messages and descriptors over a SEQPACKET socket.
+
+The kernel keeps packet boundaries (unix(7)), so there is no framing: a packet is one flag byte and a piece
+of a message, and nearly every message is one packet. Only a long log line needs more than one.
+
+Never blocks. What the kernel does not take now waits in `pending` and goes out with `flush`, so a peer that
+does not read cannot stop us; whoever feeds a slow peer looks at `pending_bytes` and holds back.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from collections import deque
+
+from lognot.errors import LognotError, ProtocolError
+from lognot.messages import MAX_LINE_BYTES, Message, decode, encode
+
+PACKET_BYTES = 64 * 1024  # fits net.core.wmem_default (208 KiB) thrice, so a packet never meets EMSGSIZE
+MAX_MESSAGE_BYTES = MAX_LINE_BYTES + 1024 * 1024  # a line of the largest max_line, and all its groups
+SMALL_MESSAGE_BYTES = 512 * 1024  # peers that send no lines: the largest is LogLooked with long names
+MAX_PENDING_BYTES = 64 * 1024 * 1024  # a peer that leaves this much unread is not coming back
+RECEIVE_AT_ONCE = 64  # messages taken in one turn, so that one busy peer does not hold up the others
+
+_LAST = b"\0"
+_MORE = b"\1"
+_FD = struct.Struct("i")
+
+
+class ChannelClosed(LognotError):
+    """The peer has closed its end, or died."""
+
+
+class ChannelStuck(LognotError):
+    """The peer has stopped reading, and more waits for it than may."""
+
+
+def socket_pair() -> tuple[socket.socket, socket.socket]:
+    """Give both ends of a new SEQPACKET connection, close-on-exec and non-blocking."""
+    ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    for end in ends:
+        end.setblocking(False)
+    return ends
+
+
+class Channel:
+    """One end of a connection, which it owns.
+
+    Args:
+        sock: a connected SEQPACKET socket.
+        accepts: the types of message that this peer may send.
+        max_message_bytes: longer messages from the peer are a protocol error.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        accepts: frozenset[type[Message]],
+        max_message_bytes: int = SMALL_MESSAGE_BYTES,
+    ) -> None:
+        sock.setblocking(False)
+        self._sock = sock
+        self._accepts = accepts
+        self._max_message_bytes = max_message_bytes
+        # Room for one descriptor, and only where a message may bring one: with no room the kernel drops
+        # whatever a hostile peer attaches and says so with MSG_CTRUNC.
+        self._fd_space = socket.CMSG_SPACE(_FD.size) if any(kind.fds for kind in accepts) else 0
+        self._incoming = bytearray()
+        self._incoming_fd = -1
+        self._outgoing: deque[tuple[bytes, int]] = deque()
+        self.pending_bytes = 0
+
+    def fileno(self) -> int:
+        """The socket's descriptor, for a selector."""
+        return self._sock.fileno()
+
+    def send(self, message: Message, fd: int = -1) -> None:
+        """Send a message, and a copy of `fd` with it (the caller keeps its own).
+
+        Raises:
+            ChannelClosed: the peer is gone.
+            ChannelStuck: more than MAX_PENDING_BYTES wait for it.
+            ProtocolError: the message does not fit its own limits.
+        """
+        data = encode(message)
+        pieces = [data[at : at + PACKET_BYTES] for at in range(0, len(data), PACKET_BYTES)]
+        for number, piece in enumerate(pieces, 1):
+            packet = (_LAST if number == len(pieces) else _MORE) + piece
+            if self._outgoing or not self._send_packet(packet, fd):
+                self._outgoing.append((packet, os.dup(fd) if fd >= 0 else -1))
+                self.pending_bytes += len(packet)
+            fd = -1  # goes with the first packet
+        if self.pending_bytes > MAX_PENDING_BYTES:
+            raise ChannelStuck(f"{self.pending_bytes} bytes wait for a peer that does not read")
+
+    def send_now(self, message: Message) -> bool:
+        """Send a small message if the kernel takes it at once, ahead of whatever waits; say whether it did.
+
+        Raises:
+            ChannelClosed: the peer is gone.
+        """
+        return self._send_packet(_LAST + encode(message), -1)
+
+    def flush(self) -> bool:
+        """Send what waits, as far as the kernel takes it; True when nothing waits any more."""
+        while self._outgoing:
+            packet, fd = self._outgoing[0]
+            if not self._send_packet(packet, fd):
+                return False
+            self._outgoing.popleft()
+            self.pending_bytes -= len(packet)
+            if fd >= 0:
+                os.close(fd)
+        return True
+
+    def _send_packet(self, packet: bytes, fd: int) -> bool:
+        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, _FD.pack(fd))] if fd >= 0 else []
+        try:
+            self._sock.sendmsg([packet], ancillary, socket.MSG_NOSIGNAL)
+        except BlockingIOError:
+            return False
+        except (BrokenPipeError, ConnectionError) as error:
+            raise ChannelClosed("the peer is gone") from error
+        return True
+
+    def receive(self) -> list[tuple[Message, int]]:
+        """Give the messages that wait, each with its descriptor (-1: none), which the caller then owns.
+
+        At most RECEIVE_AT_ONCE at a time; the selector says when there are more.
+
+        Raises:
+            ChannelClosed: the peer is gone, and all that it sent was given out before.
+            ProtocolError: the peer sent what it must not.
+        """
+        messages: list[tuple[Message, int]] = []
+        try:
+            self._receive_into(messages)
+        except ProtocolError:
+            for _, fd in messages:  # nobody will get them
+                if fd >= 0:
+                    os.close(fd)
+            raise
+        return messages
+
+    def _receive_into(self, messages: list[tuple[Message, int]]) -> None:
+        while len(messages) < RECEIVE_AT_ONCE:
+            try:
+                packet, fd = self._receive_packet()
+            except BlockingIOError:
+                break
+            except ChannelClosed:
+                if messages:
+                    break  # said again at the next call
+                raise
+            if fd >= 0:
+                if self._incoming_fd >= 0:
+                    os.close(fd)
+                    raise ProtocolError("two descriptors with one message")
+                self._incoming_fd = fd
+            self._incoming += memoryview(packet)[1:]
+            if len(self._incoming) > self._max_message_bytes:
+                raise ProtocolError(f"message of more than {self._max_message_bytes} bytes")
+            if packet[:1] == _MORE:
+                continue
+            data, self._incoming = bytes(self._incoming), bytearray()
+            message = decode(data, self._accepts)
+            fd, self._incoming_fd = self._incoming_fd, -1
+            if (fd >= 0) != bool(message.fds):
+                if fd >= 0:
+                    os.close(fd)
+                raise ProtocolError(f"{type(message).__name__} with the wrong number of descriptors")
+            messages.append((message, fd))
+
+    def _receive_packet(self) -> tuple[bytes, int]:
+        try:
+            packet, ancillary, flags, _ = self._sock.recvmsg(
+                PACKET_BYTES + 1, self._fd_space, socket.MSG_CMSG_CLOEXEC
+            )
+        except ConnectionError as error:
+            raise ChannelClosed("the peer is gone") from error
+        fd = _take_fd(ancillary, broken=bool(flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC)))
+        if not packet:
+            if fd >= 0:
+                os.close(fd)
+            raise ChannelClosed("the peer has closed its end")
+        if packet[:1] not in (_LAST, _MORE) or len(packet) == 1:
+            if fd >= 0:
+                os.close(fd)
+            raise ProtocolError("malformed packet")
+        return packet, fd
+
+    def close(self) -> None:
+        """Close our end, and every descriptor that was on its way."""
+        for _, fd in self._outgoing:
+            if fd >= 0:
+                os.close(fd)
+        self._outgoing.clear()
+        self.pending_bytes = 0
+        if self._incoming_fd >= 0:
+            os.close(self._incoming_fd)
+            self._incoming_fd = -1
+        self._sock.close()
+
+
+def _take_fd(ancillary: list[tuple[int, int, bytes]], *, broken: bool) -> int:
+    """Give the one descriptor in `ancillary`, -1 when there is none; close them all when that is not so.
+
+    The padding of a control message can carry a second descriptor, and MSG_CTRUNC can leave some of them
+    installed (it also comes when our own descriptor limit is reached): none may leak.
+    """
+    fds: list[int] = []
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fds.extend(number for (number,) in _FD.iter_unpack(data[: len(data) - len(data) % _FD.size]))
+    if broken or len(fds) > 1:
+        for fd in fds:
+            os.close(fd)
+        raise ProtocolError("packet or its descriptors do not fit (is the descriptor limit reached?)")
+    return fds[0] if fds else -1

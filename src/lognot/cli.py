@@ -1,0 +1,83 @@
+"""The command line: options to one call, nothing else."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from lognot import __version__
+
+DEFAULT_CONFIG = "/etc/lognot.conf"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="lognot",
+        description="Watch logs as they are written, count the lines that match, and run a command when they "
+        "come too often, too seldom, or the log grows too large.",
+        epilog="See lognot(8) and lognot.conf(5).",
+        allow_abbrev=False,
+    )
+    job = parser.add_mutually_exclusive_group()
+    job.add_argument("-t", "--test", metavar="FILE", help="check a config, say what is wrong, start nothing")
+    job.add_argument("-T", "--retest", metavar="REGEX", help="try a regex on the lines of standard input")
+    job.add_argument("-V", "--version", action="version", version=f"lognot {__version__}")
+    parser.add_argument(
+        "-c", "--config", metavar="FILE", default=DEFAULT_CONFIG, help="the config (default: %(default)s)"
+    )
+    parser.add_argument("-l", "--logfile", metavar="FILE", help="write the own log to FILE")
+    parser.add_argument("-s", "--stdout", action="store_true", help="write the own log to standard output")
+    parser.add_argument("-d", "--daemon", action="store_true", help="go into the background when ready")
+    parser.add_argument("-p", "--pid", metavar="PATH", help="write the process id to PATH, with --daemon")
+    parser.add_argument("-u", "--uid", metavar="UID", help="run actions as this user (name or number)")
+    parser.add_argument("-g", "--gid", metavar="GID", help="run actions as this group (name or number)")
+    parser.add_argument(
+        "-w", "--chdir", metavar="DIR", help="work in DIR: actions start there, relative paths begin there"
+    )
+    parser.add_argument("-v", "--verbose", action="store_true", help="log more")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run lognot with these arguments (those of the process by default); give the exit status.
+
+    0: it went well. 1: it failed. 2 (by SystemExit, from argparse): wrong usage.
+    """
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if arguments.pid and not arguments.daemon:
+        parser.error("--pid is for --daemon: in the foreground, whoever started lognot knows its process id")
+    if arguments.stdout and arguments.daemon:
+        parser.error(
+            "--stdout and --daemon exclude each other: in the background there is no standard output"
+        )
+    try:
+        if arguments.retest is not None:
+            from lognot.trial import try_regex
+
+            return try_regex(arguments.retest, sys.stdin.buffer, sys.stdout)
+        if arguments.test is not None:
+            from lognot.trial import try_config
+
+            return try_config(arguments.test, arguments.uid, arguments.gid, arguments.chdir)
+        from lognot.start import Options, start
+
+        return start(
+            Options(
+                config=arguments.config,
+                logfile=arguments.logfile,
+                stdout=arguments.stdout,
+                daemon=arguments.daemon,
+                pid_file=arguments.pid,
+                uid=arguments.uid,
+                gid=arguments.gid,
+                directory=arguments.chdir,
+                verbose=arguments.verbose,
+            )
+        )
+    except BrokenPipeError:  # whoever read our output has seen enough
+        sys.stderr.close()
+        return 1
+    except KeyboardInterrupt:
+        return 1

@@ -1,0 +1,112 @@
+"""From the monitor to one executor: no action is lost when either of them is killed.
+
+Every action that was not started yet exists twice: in the executor's queue and here. A new executor is sent
+all of them again, a new monitor is told them by the executor. An executor starts each occasion once, so
+saying it too often does no harm (messages.RunAction).
+
+Runs in the monitor. Never blocks: with too many waiting, the newest is dropped and counted.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+
+from lognot.channel import MAX_MESSAGE_BYTES, Channel
+from lognot.errors import LognotError, ProtocolError
+from lognot.loop import Loop
+from lognot.messages import EXECUTOR_TO_MONITOR, ActionTaken, Kind, Message, RunAction
+
+MAX_WAITING = 10_000  # actions for one executor; at 2 at a time and 10 ms each, the work of a minute
+MAX_WAITING_BYTES = 32 * 1024 * 1024  # of log lines and offsets that go with them
+
+Occasion = tuple[int, Kind, int, int]  # item, kind, stream, position
+
+
+def waiting_bytes(action: RunAction) -> int:
+    """Give what an action costs while it waits, in bytes: nearly all of it is its line."""
+    return len(action.line) + 8 * len(action.spans)
+
+
+def occasion(message: RunAction | ActionTaken) -> Occasion:
+    """Give what names an occasion to run an action, the same in every process."""
+    return (message.item_id, message.kind, message.stream_id, message.position)
+
+
+class Dispatcher:
+    """The monitor's side of the connection to one executor.
+
+    Args:
+        loop: sends and receives on the connection.
+        on_broken: called when the executor sent what no honest one sends.
+    """
+
+    def __init__(self, loop: Loop, on_broken: Callable[[], None]) -> None:
+        self._loop = loop
+        self._on_broken = on_broken
+        self._channel: Channel | None = None
+        self._next: Channel | None = None
+        self._waiting: dict[Occasion, RunAction] = {}
+        self._waiting_bytes = 0
+
+    def connect(self, sock: socket.socket) -> None:
+        """Use a new connection, which it then owns, once the old one has said its last word.
+
+        What an action's process says just before it becomes the action can come after its executor is dead.
+        """
+        channel = Channel(sock, EXECUTOR_TO_MONITOR, MAX_MESSAGE_BYTES)
+        if self._channel is None:
+            self._use(channel)
+        else:
+            if self._next is not None:
+                self._next.close()
+            self._next = channel
+
+    def _use(self, channel: Channel) -> None:
+        self._channel = channel
+        self._loop.attach(channel, self._on_message, self._on_closed)
+        for action in self._waiting.values():
+            self._loop.send(channel, action)
+
+    @property
+    def settled(self) -> bool:
+        """Every action so far is in the kernel's hands: it outlives this process."""
+        return not self._waiting or (self._channel is not None and not self._channel.pending_bytes)
+
+    def retire(self) -> None:
+        """No item needs this executor any more: it ends when its queue is empty, and nothing waits for it."""
+        self._waiting.clear()
+        self._waiting_bytes = 0
+
+    def run(self, action: RunAction) -> bool:
+        """Have an action run; False when it had to be dropped, since too many wait."""
+        if (
+            len(self._waiting) >= MAX_WAITING
+            or self._waiting_bytes + waiting_bytes(action) > MAX_WAITING_BYTES
+        ):
+            return False
+        self._keep(action)
+        if self._channel is not None:
+            self._loop.send(self._channel, action)
+        return True
+
+    def _keep(self, action: RunAction) -> None:
+        if occasion(action) not in self._waiting:
+            self._waiting[occasion(action)] = action
+            self._waiting_bytes += waiting_bytes(action)
+
+    def _on_message(self, message: Message, fd: int) -> None:
+        match message:
+            case ActionTaken():
+                action = self._waiting.pop(occasion(message), None)
+                if action is not None:
+                    self._waiting_bytes -= waiting_bytes(action)
+            case RunAction():  # waits in the executor since the time of the last monitor
+                self._keep(message)
+
+    def _on_closed(self, error: LognotError) -> None:
+        if isinstance(error, ProtocolError):
+            self._on_broken()
+        self._channel, channel, self._next = None, self._next, None
+        if channel is not None:
+            self._use(channel)

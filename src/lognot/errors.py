@@ -1,0 +1,63 @@
+"""The exception family: everything that lognot raises on purpose.
+
+Concepts raise these; the roles catch them, decide and log once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+class LognotError(Exception):
+    """Base of every error that lognot raises on purpose."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong in a config: where it is, what is wrong, what was expected."""
+
+    source: str  # the config file
+    line: int  # 1-based; 0 when no line can be named (the file itself cannot be read)
+    section: str  # "" outside of every section
+    option: str  # "" when the whole section or line is meant
+    text: str
+    warning: bool = False  # said by --test, but no reason to refuse the config
+
+    def __str__(self) -> str:
+        place = f"{self.source}:{self.line}" if self.line else self.source
+        parts = [f"{place}:"]
+        if self.warning:
+            parts.append("warning:")
+        if self.section:
+            parts.append(f"[{self.section}]")
+        if self.option:
+            parts.append(f"{self.option}:")
+        return " ".join([*parts, self.text])
+
+
+class ConfigError(LognotError):
+    """A config that cannot be used; holds every problem found, not only the first."""
+
+    def __init__(self, problems: tuple[Problem, ...]) -> None:
+        super().__init__("\n".join(str(problem) for problem in problems))
+        self.problems = problems
+
+
+class PatternError(LognotError):
+    """A regex that does not compile."""
+
+
+class MatchLimitError(LognotError):
+    """A match was given up: match limit, recursion limit or JIT stack (pcreapi(3), pcre2api(3))."""
+
+
+class ProtocolError(LognotError):
+    """A peer sent what no honest peer sends. The peer is ended and started again."""
+
+
+class OpenRefusedError(LognotError):
+    """A log that must not be opened: opening it could make root read another file."""
+
+
+class PrivilegeError(LognotError):
+    """Privileges could not be dropped, or could be regained afterwards."""

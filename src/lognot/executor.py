@@ -1,0 +1,412 @@
+"""The role that runs the actions, as the configured user. One for each distinct uid and gid.
+
+It takes no command from anybody: the monitor names an item and hands over log text, and the command is
+looked up in the config. The text becomes environment variables, never shell source (action.py).
+
+Each action is `/bin/sh -c` in a session, and so a process group, of its own. `athread_count` run at once,
+the rest wait in order. What they print goes to the supervisor line by line, cut where it is too much.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import socket
+import time
+from collections import OrderedDict, deque
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from lognot import messages as m
+from lognot.action import Template, environment, parse_template, plain_template
+from lognot.channel import MAX_MESSAGE_BYTES, Channel
+from lognot.dispatch import MAX_WAITING, MAX_WAITING_BYTES, Occasion, occasion, waiting_bytes
+from lognot.errors import LognotError, ProtocolError
+from lognot.loop import Loop, Timer
+from lognot.messages import MAX_QUOTE_BYTES, Kind, Notice
+from lognot.notes import Notes
+from lognot.privileges import become, forbid_dumps
+from lognot.service import forget_signals, ignore_stop_signals
+from lognot.settings import Config, Item, config_from_json
+from lognot.users import Account
+
+SHELL = "/bin/sh"
+KILL_AFTER_S = 5.0  # between SIGTERM and SIGKILL to an action that took too long
+FORK_RETRY_S = 0.5  # when no process can be had, until it is tried again
+MAX_OUTPUT_BYTES = 64 * 1024  # of one action that reach the log
+READ_BYTES = 64 * 1024
+LAST_READS = 64  # of a pipe whose action has ended
+MAX_OCCASIONS = 16384  # streams and items whose last occasion is remembered
+
+
+def run_executor(channel: Channel, account: Account, directory: str, open_files: tuple[int, int]) -> None:
+    """Be an executor until told to stop; the first thing is to become `account`.
+
+    Args:
+        channel: to the supervisor.
+        account: who to be.
+        directory: where the actions start.
+        open_files: RLIMIT_NOFILE for the actions, soft and hard.
+
+    Raises:
+        LognotError, OSError: what cannot be gone on from; a new executor will be started.
+    """
+    become(account)
+    forbid_dumps()  # the actions are of the same user
+    ignore_stop_signals()
+    Executor(channel, account, directory, open_files).run()
+
+
+@dataclass(slots=True)
+class _Action:
+    """One that waits or runs."""
+
+    item_id: int
+    item: Item
+    request: m.RunAction | None  # None: the last executor started it
+    pid: int = 0
+    pidfd: int = -1
+    output: int = -1  # the pipe from it
+    line: bytes = b""  # of its output, not finished yet
+    printed: int = 0  # bytes
+    unprinted: int = 0  # bytes left out
+    started_ns: int = 0
+    timed_out: bool = False
+    ending: bool = False  # SIGTERM was sent
+    killed: bool = False  # SIGKILL was sent
+    timers: list[Timer] = field(default_factory=list)
+
+
+class Executor:
+    """The role's state and its loop."""
+
+    def __init__(
+        self, channel: Channel, account: Account, directory: str, open_files: tuple[int, int]
+    ) -> None:
+        self._channel = channel
+        self._account = account
+        self._directory = directory
+        self._open_files = open_files
+        self._loop = Loop()
+        self._notes = Notes(self._loop, self._tell)
+        self._config: Config | None = None
+        self._items: dict[int, Item] = {}
+        self._templates: dict[tuple[int, Kind], Template] = {}
+        self._monitor: Channel | None = None
+        self._queue: deque[_Action] = deque()
+        self._queued_bytes = 0
+        self._running: dict[int, _Action] = {}
+        self._last: OrderedDict[tuple[int, Kind, int], int] = OrderedDict()  # position of the last occasion
+        self._retrying = False
+        self._stopping = False
+
+    def run(self) -> None:
+        """Turn until told to stop and nothing is left to do."""
+        self._loop.attach(self._channel, self._on_message, lambda error: self._leave())
+        while not self._stopping or self._running or self._queue or self._channel.pending_bytes:
+            self._loop.turn()
+
+    # What the supervisor says.
+
+    def _on_message(self, message: m.Message, fd: int) -> None:
+        match message:
+            case m.Configure():
+                self._configure(message, fd)
+            case m.ConnectMonitor():
+                self._connect(fd)
+            case m.AdoptAction():
+                self._adopt(message)
+            case m.Ping(token):
+                self._tell(m.Pong(token))
+            case m.Stop(grace_ms):
+                self._stop(grace_ms / 1000)
+
+    def _tell(self, message: m.Message) -> None:
+        self._loop.send(self._channel, message)
+
+    def _configure(self, message: m.Configure, fd: int) -> None:
+        try:
+            config = config_from_json(os.pread(fd, os.fstat(fd).st_size, 0))
+        finally:
+            os.close(fd)
+        self._config = config
+        self._items = dict(zip(message.item_ids, config.items, strict=True))
+        self._templates.clear()
+        self._start_queued()
+
+    def _template(self, item_id: int, item: Item, kind: Kind) -> Template:
+        known = self._templates.get((item_id, kind))
+        if known is None:
+            if kind is Kind.UPBOUND:
+                known = parse_template(item.upbound_action or b"")
+            else:
+                text = item.downbound_action if kind is Kind.DOWNBOUND else item.size_action
+                known = plain_template(text or b"")
+            self._templates[item_id, kind] = known
+        return known
+
+    def _leave(self) -> None:
+        """The supervisor is gone: nobody minds our actions any more, so they are told to end, as we do."""
+        for action in self._running.values():
+            _signal_group(action, signal.SIGTERM)
+        os._exit(1)
+
+    def _stop(self, grace_s: float) -> None:
+        self._stopping = True
+        if self._monitor is not None:  # it ended before us; what it has still said counts
+            self._loop.drain(self._monitor)
+            self._monitor = None
+        self._loop.call_later(grace_s, self._stop_now)
+
+    def _stop_now(self) -> None:
+        for action in self._queue:
+            self._notes.say(Notice.ACTIONS_DROPPED, action.item_id, 1, b"lognot stops")
+        self._queue.clear()
+        for action in self._running.values():
+            self._end(action)
+
+    # What the monitor says.
+
+    def _connect(self, fd: int) -> None:
+        """Serve a new monitor, after the last one's every word; tell it what waits here."""
+        if self._monitor is not None:
+            self._loop.drain(self._monitor)
+        self._monitor = Channel(socket.socket(fileno=fd), m.MONITOR_TO_EXECUTOR, MAX_MESSAGE_BYTES)
+        self._loop.attach(self._monitor, self._on_request, self._on_monitor_closed)
+        for action in self._queue:
+            if action.request is not None:
+                self._loop.send(self._monitor, action.request)
+
+    def _on_monitor_closed(self, error: LognotError) -> None:
+        self._monitor = None
+        if isinstance(error, ProtocolError):
+            self._tell(m.PeerBroke(0))
+
+    def _on_request(self, request: m.Message, fd: int) -> None:
+        assert isinstance(request, m.RunAction)
+        if not all(-1 <= start <= end <= len(request.line) for start, end in request.spans):
+            raise ProtocolError("offsets outside of the line")
+        item = self._items.get(request.item_id)
+        stream = (request.item_id, request.kind, request.stream_id)
+        if item is None or item.run_as != self._account:  # of a config that is gone
+            self._taken(occasion(request))
+            return
+        if request.position <= self._last.get(stream, -1):
+            # Said again by a new monitor. When it still waits, it will be taken later.
+            waiting = (action.request for action in self._queue)
+            if not any(known and occasion(known) == occasion(request) for known in waiting):
+                self._taken(occasion(request))
+            return
+        self._last[stream] = request.position
+        self._last.move_to_end(stream)
+        if len(self._last) > MAX_OCCASIONS:
+            self._last.popitem(last=False)
+        # The monitor keeps within these, so an honest one never gets here.
+        if len(self._queue) >= 2 * MAX_WAITING or self._queued_bytes > 2 * MAX_WAITING_BYTES:
+            raise ProtocolError("more actions than may wait")
+        self._queue.append(_Action(request.item_id, item, request))
+        self._queued_bytes += waiting_bytes(request)
+        self._start_queued()
+
+    def _taken(self, which: Occasion) -> None:
+        if self._monitor is not None:
+            self._loop.send(self._monitor, m.ActionTaken(*which))
+
+    # Actions.
+
+    def _start_queued(self) -> None:
+        while self._queue and self._config and len(self._running) < self._config.athread_count:
+            action = self._queue[0]
+            assert action.request is not None
+            if self._retrying or not self._start(action, action.request):
+                return
+            self._queue.popleft()
+            self._queued_bytes -= waiting_bytes(action.request)
+
+    def _start(self, action: _Action, request: m.RunAction) -> bool:
+        """Start an action; False when no process can be had now."""
+        template = self._template(action.item_id, action.item, request.kind)
+        variables = environment(
+            name=self._account.name,
+            home=self._account.home,
+            item=action.item.name,
+            path=action.item.path,
+            kind=request.kind.label,
+            count=request.count,
+            line=request.line if request.kind is Kind.UPBOUND else None,
+            spans=request.spans,
+        )
+        reader = writer = -1
+        try:
+            reader, writer = os.pipe()
+            pid = os.fork()
+        except OSError as error:  # EAGAIN: the user's limit of processes; EMFILE
+            for fd in (reader, writer):
+                if fd >= 0:
+                    os.close(fd)
+            self._notes.say(Notice.FORK_FAILED, action.item_id, 1, (error.strerror or "").encode())
+            self._retrying = True
+            self._loop.call_later(FORK_RETRY_S, self._retry)
+            return False
+        if pid == 0:
+            self._be_action(template.shell_text, variables, writer, occasion(request))
+        os.close(writer)
+        os.set_blocking(reader, False)
+        action.output = reader
+        self._loop.watch(reader, lambda: self._read_output(action))
+        self._taken(occasion(request))
+        self._mind(action, pid, time.monotonic_ns())
+        self._tell(m.ActionStarted(action.item_id, pid))
+        return True
+
+    def _retry(self) -> None:
+        self._retrying = False
+        self._start_queued()
+
+    def _be_action(
+        self, shell_text: bytes, variables: dict[bytes, bytes], output: int, which: Occasion
+    ) -> None:
+        """Become the action; never returns."""
+        try:
+            os.setsid()
+            # Said here, between fork and exec: should the executor be killed now, this action is known to
+            # have started and is not started again. The executor says it too, if there is no room now.
+            if self._monitor is not None:
+                with suppress(LognotError):
+                    self._monitor.send_now(m.ActionTaken(*which))
+            forget_signals()
+            null = os.open(os.devnull, os.O_RDONLY)
+            os.dup2(null, 0)
+            os.dup2(output, 1)
+            os.dup2(output, 2)
+            os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+            resource.setrlimit(resource.RLIMIT_NOFILE, self._open_files)
+            os.chdir(self._directory)
+            os.execve(SHELL, [b"sh", b"-c", shell_text], variables)
+        except BaseException as error:
+            with suppress(OSError):
+                os.write(2, f"cannot start {SHELL}: {error}\n".encode())
+        finally:
+            os._exit(127)
+
+    def _adopt(self, message: m.AdoptAction) -> None:
+        item = self._items.get(message.item_id)
+        try:
+            pidfd = os.pidfd_open(message.pid)
+            ours = item is not None and os.getsid(message.pid) == message.pid
+        except OSError:
+            ours = False
+        if not ours or item is None:
+            self._tell(
+                m.ActionFinished(message.item_id, message.pid, m.UNKNOWN_STATUS, message.age_ms, False)
+            )
+            return
+        action = _Action(message.item_id, item, None)
+        self._mind(action, message.pid, time.monotonic_ns() - message.age_ms * 1_000_000, pidfd)
+
+    def _mind(self, action: _Action, pid: int, started_ns: int, pidfd: int = -1) -> None:
+        action.pid = pid
+        action.pidfd = pidfd if pidfd >= 0 else os.pidfd_open(pid)
+        action.started_ns = started_ns
+        self._running[pid] = action
+        self._loop.watch(action.pidfd, lambda: self._on_end(action))
+        deadline_ns = started_ns + action.item.action_timeout_s * 10**9
+        action.timers.append(self._loop.call_at(deadline_ns, lambda: self._time_out(action)))
+
+    def _time_out(self, action: _Action) -> None:
+        action.timed_out = True
+        self._end(action)
+
+    def _end(self, action: _Action) -> None:
+        """Ask an action's whole process group to end, and make it end soon after."""
+        action.ending = True
+        _signal_group(action, signal.SIGTERM)
+        action.timers.append(self._loop.call_later(KILL_AFTER_S, lambda: self._kill(action)))
+
+    def _kill(self, action: _Action) -> None:
+        action.killed = True
+        _signal_group(action, signal.SIGKILL)
+
+    def _on_end(self, action: _Action) -> None:
+        """An action's shell has ended, but is not reaped yet: so long, its process group stays its own."""
+        if action.ending and not _is_alone(action.pid) and not action.killed:
+            self._loop.forget(action.pidfd)  # the rest of the group has until SIGKILL
+            action.timers.append(
+                self._loop.call_later(KILL_AFTER_S + 0.1, lambda: self._finish(action, forgotten=True))
+            )
+            return
+        self._finish(action)
+
+    def _finish(self, action: _Action, *, forgotten: bool = False) -> None:
+        for timer in action.timers:
+            timer.cancel()
+        if not forgotten:
+            self._loop.forget(action.pidfd)
+        os.close(action.pidfd)
+        status = m.UNKNOWN_STATUS
+        if action.request is not None:
+            _, status = os.waitpid(action.pid, 0)
+        if action.output >= 0:
+            for _ in range(LAST_READS):  # something that it left in the background may print for ever
+                if not self._read_output(action):
+                    break
+            self._close_output(action)
+        if action.unprinted:
+            self._notes.say(Notice.ACTION_OUTPUT_CUT, action.item_id, action.unprinted)
+        del self._running[action.pid]
+        duration_ms = (time.monotonic_ns() - action.started_ns) // 1_000_000
+        self._tell(m.ActionFinished(action.item_id, action.pid, status, duration_ms, action.timed_out))
+        self._start_queued()
+
+    def _read_output(self, action: _Action) -> bool:
+        """Pass on what an action has printed; False when there is nothing now."""
+        try:
+            data = os.read(action.output, READ_BYTES)
+        except BlockingIOError:
+            return False
+        if not data:
+            self._close_output(action)
+            return False
+        *lines, action.line = (action.line + data).split(b"\n")
+        for line in lines:
+            self._print(action, line)
+        if len(action.line) > MAX_QUOTE_BYTES:
+            self._print(action, action.line)
+            action.line = b""
+        return True
+
+    def _print(self, action: _Action, line: bytes) -> None:
+        line = line.removesuffix(b"\r")
+        shown = line[: min(MAX_QUOTE_BYTES, MAX_OUTPUT_BYTES - action.printed)]
+        action.printed += len(shown)
+        action.unprinted += len(line) - len(shown)
+        if shown:
+            self._tell(m.ActionOutput(action.item_id, action.pid, shown))
+
+    def _close_output(self, action: _Action) -> None:
+        if action.output >= 0:
+            if action.line:
+                self._print(action, action.line)
+            self._loop.forget(action.output)
+            os.close(action.output)
+            action.output = -1
+
+
+def _signal_group(action: _Action, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError, PermissionError):  # ended already; or setuid, and not ours to end
+        os.killpg(action.pid, number)
+
+
+def _is_alone(pid: int) -> bool:
+    """Say whether no process but its leader is in a process group (proc(5), field 5 of stat)."""
+    for name in os.listdir("/proc"):
+        if name.isdigit() and int(name) != pid:
+            try:
+                with open(f"/proc/{name}/stat", "rb") as file:
+                    fields = file.read().rpartition(b")")[2].split()
+            except OSError:  # it ended meanwhile
+                continue
+            if int(fields[2]) == pid:
+                return False
+    return True

@@ -1,0 +1,151 @@
+"""The event loop that each of the three roles turns: descriptors, channels and deadlines. One thread.
+
+It sleeps until the kernel says that something is there or the nearest deadline has come; with neither, for
+ever. All deadlines are CLOCK_MONOTONIC in nanoseconds.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import selectors
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from lognot.channel import Channel, ChannelClosed
+from lognot.errors import LognotError
+from lognot.messages import Message
+
+LONGEST_WAIT_S = 20 * 86400.0  # epoll_wait(2) counts milliseconds in an int
+
+OnMessage = Callable[[Message, int], None]
+OnClosed = Callable[[LognotError], None]
+
+
+class HasFileno(Protocol):
+    """A descriptor, or something that has one."""
+
+    def fileno(self) -> int:
+        """Give the descriptor."""
+
+
+class Timer:
+    """A call that will be made at its time, unless it is cancelled."""
+
+    __slots__ = ("call",)
+
+    def __init__(self, call: Callable[[], None]) -> None:
+        self.call: Callable[[], None] | None = call
+
+    def cancel(self) -> None:
+        """Do not make the call after all."""
+        self.call = None
+
+
+class Loop:
+    """Selector, timers and channels of one process."""
+
+    def __init__(self) -> None:
+        self._selector = selectors.EpollSelector()
+        self._timers: list[tuple[int, int, Timer]] = []
+        self._on_message: dict[Channel, OnMessage] = {}  # of the attached channels
+        self._order = itertools.count()  # timers of the same moment in the order in which they were set
+
+    def watch(self, source: HasFileno | int, callback: Callable[[], object]) -> None:
+        """Call `callback` whenever `source` can be read."""
+        self._selector.register(source, selectors.EVENT_READ, lambda _: callback())
+
+    def forget(self, source: HasFileno | int) -> None:
+        """Undo `watch` or `attach`; before the descriptor is closed."""
+        self._selector.unregister(source)
+
+    def attach(self, channel: Channel, on_message: OnMessage, on_closed: OnClosed) -> None:
+        """Receive from a channel.
+
+        `on_message` gets each message with its descriptor (-1: none), which it then owns. `on_closed` gets
+        ChannelClosed or ProtocolError once, after which the channel is forgotten and closed.
+        """
+
+        def ready(events: int) -> None:
+            try:
+                if events & selectors.EVENT_WRITE and channel.flush():
+                    self._selector.modify(channel, selectors.EVENT_READ, ready)
+                if events & selectors.EVENT_READ:
+                    for message, fd in channel.receive():
+                        on_message(message, fd)
+            except LognotError as error:
+                self.detach(channel)
+                on_closed(error)
+
+        self._selector.register(channel, selectors.EVENT_READ, ready)
+        self._on_message[channel] = on_message
+
+    def drain(self, channel: Channel) -> None:
+        """Hand out what a dead peer has still sent, then detach its channel. `on_closed` is not called."""
+        on_message = self._on_message.get(channel)
+        try:
+            while on_message is not None and (waiting := channel.receive()):
+                for message, fd in waiting:
+                    on_message(message, fd)
+        except LognotError:
+            pass  # the end of what it sent
+        self.detach(channel)
+
+    def detach(self, channel: Channel) -> None:
+        """Forget and close a channel; one that is closed already is fine."""
+        self._on_message.pop(channel, None)
+        if channel.fileno() >= 0:
+            if channel.fileno() in self._selector.get_map():
+                self._selector.unregister(channel)
+            channel.close()
+
+    def send(self, channel: Channel, message: Message, fd: int = -1) -> None:
+        """Send on an attached channel; what does not fit now goes out by itself.
+
+        A peer that is gone is not reported here: `on_closed` will be called for it.
+
+        Raises:
+            ChannelStuck: the peer has not read for too long.
+        """
+        if channel.fileno() < 0:
+            return
+        try:
+            channel.send(message, fd)
+        except ChannelClosed:
+            return
+        if channel.pending_bytes:
+            key = self._selector.get_key(channel)
+            self._selector.modify(channel, selectors.EVENT_READ | selectors.EVENT_WRITE, key.data)
+
+    def call_at(self, deadline_ns: int, call: Callable[[], None]) -> Timer:
+        """Make a call at a time, or as soon after it as the loop turns."""
+        timer = Timer(call)
+        heapq.heappush(self._timers, (deadline_ns, next(self._order), timer))
+        return timer
+
+    def call_later(self, delay_s: float, call: Callable[[], None]) -> Timer:
+        """Make a call after some seconds."""
+        return self.call_at(time.monotonic_ns() + int(delay_s * 1e9), call)
+
+    def turn(self, *, wait: bool = True, deadline_ns: int | None = None) -> None:
+        """Make all calls that are due; before that, wait for something to happen, until `deadline_ns`."""
+        for key, events in self._selector.select(self._timeout_s(deadline_ns) if wait else 0):
+            # An earlier call of this turn may have forgotten this one, and closed its descriptor.
+            if self._selector.get_map().get(key.fd) == key:
+                key.data(events)
+        now_ns = time.monotonic_ns()
+        while self._timers and self._timers[0][0] <= now_ns:
+            call = heapq.heappop(self._timers)[2].call
+            if call is not None:
+                call()
+
+    def _timeout_s(self, deadline_ns: int | None) -> float | None:
+        while self._timers and self._timers[0][2].call is None:
+            heapq.heappop(self._timers)
+        if self._timers:
+            timer_ns = self._timers[0][0]
+            deadline_ns = timer_ns if deadline_ns is None else min(timer_ns, deadline_ns)
+        if deadline_ns is None:
+            return None
+        return min(max(0.0, (deadline_ns - time.monotonic_ns()) / 1e9), LONGEST_WAIT_S)

@@ -1,0 +1,161 @@
+"""Open what the config names, as root, without being led to another file. Supervisor only.
+
+The path is walked by hand, one component at a time, each opened with O_PATH and O_NOFOLLOW beneath the
+directory before it (openat(2), path_resolution(7)): what is looked at is what is used, whatever is renamed
+meanwhile. The file itself is opened through /proc/self/fd, so that it is the very inode that was checked,
+and only when it is a regular file: opening a FIFO would block, opening a device can act.
+
+In a directory that somebody but root can write to, that somebody chooses what a name leads to. There
+    a symbolic link is followed only when the file at its end belongs to the link's owner, who could read
+        it anyway (root's links count in sticky directories such as /tmp, where only root can replace them);
+    a file with several hard links is refused, unless its owner is the directory's owner and not root.
+
+Started without root there is nothing to gain by a trick, and only the kind of file is looked at.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+from collections.abc import Callable
+
+from lognot.errors import OpenRefusedError
+
+MAX_SYMLINKS = 40  # as the kernel (path_resolution(7))
+
+Visit = Callable[[int, bytes], None]
+
+
+def open_log(path: str, visit: Visit) -> int:
+    """Open a log for reading and give its descriptor, which the caller owns.
+
+    Args:
+        path: absolute.
+        visit: called with each directory on the way (an O_PATH descriptor, ours to close) and the name that
+            is looked up in it next, before it is looked up: a watch set there misses no change.
+
+    Raises:
+        OpenRefusedError: the file is not regular, or another user may have led us to it.
+        OSError: a part of the path does not exist yet or cannot be opened.
+    """
+    walk = _Walk(path, visit)
+    try:
+        return walk.run()
+    finally:
+        walk.close()
+
+
+class _Walk:
+    """One walk down a path; holds the descriptor of the directory that it stands in."""
+
+    def __init__(self, path: str, visit: Visit) -> None:
+        self._path = path
+        self._visit = visit
+        self._names = _names(os.fsencode(path))
+        self._directory = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._links = 0
+        self._owner_wanted: int | None = None  # a link that was followed on this condition
+
+    def close(self) -> None:
+        os.close(self._directory)
+
+    def run(self) -> int:
+        while self._names:
+            name = self._names.pop()
+            self._visit(self._directory, name)
+            fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._directory)
+            try:
+                status = os.fstat(fd)
+                if stat.S_ISLNK(status.st_mode):
+                    self._follow(fd, status)
+                elif stat.S_ISDIR(status.st_mode):
+                    if not self._names:
+                        raise OpenRefusedError("is a directory; expected a regular file")
+                    self._directory, fd = fd, self._directory
+                elif self._names:
+                    raise NotADirectoryError(errno.ENOTDIR, "not a directory", os.fsdecode(name))
+                else:
+                    self._check(status)
+                    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+                    return os.open(f"/proc/self/fd/{fd}", flags)
+            finally:
+                os.close(fd)
+        raise OpenRefusedError("is a directory; expected a regular file")
+
+    def _follow(self, fd: int, status: os.stat_result) -> None:
+        self._links += 1
+        if self._links > MAX_SYMLINKS:
+            raise OSError(errno.ELOOP, "too many symbolic links", self._path)
+        directory = os.fstat(self._directory)
+        if _others_can_write(directory) and not (
+            directory.st_mode & stat.S_ISVTX and _trusted(status.st_uid)
+        ):
+            if _trusted(status.st_uid) or self._owner_wanted not in (None, status.st_uid):
+                raise OpenRefusedError(
+                    "leads over a symbolic link in a directory that others can write to; "
+                    "expected a directory that only root can write to, or a file of the link's owner"
+                )
+            self._owner_wanted = status.st_uid
+        target = os.readlink(b"", dir_fd=fd)
+        if target.startswith(b"/"):
+            root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            os.close(self._directory)
+            self._directory = root
+        self._names.extend(_names(target))
+
+    def _check(self, status: os.stat_result) -> None:
+        if not stat.S_ISREG(status.st_mode):
+            raise OpenRefusedError(f"is {_kind(status.st_mode)}; expected a regular file")
+        if self._owner_wanted not in (None, status.st_uid):
+            raise OpenRefusedError(
+                "leads over another user's symbolic link to a file that is not this user's; refused"
+            )
+        directory = os.fstat(self._directory)
+        own = status.st_uid == directory.st_uid and not _trusted(status.st_uid)
+        if status.st_nlink > 1 and _others_can_write(directory) and not own:
+            raise OpenRefusedError(
+                "has several hard links in a directory that others can write to; expected one, "
+                "since any of them could be a link to another file"
+            )
+
+
+def _names(path: bytes) -> list[bytes]:
+    """The components of a path, last one first."""
+    return [name for name in reversed(path.split(b"/")) if name not in (b"", b".")]
+
+
+def _trusted(uid: int) -> bool:
+    return uid in (0, os.geteuid())
+
+
+def _others_can_write(directory: os.stat_result) -> bool:
+    # The group bit also tells of POSIX ACLs: it is their mask (acl(5)).
+    if os.geteuid() != 0:
+        return False
+    return directory.st_uid != 0 or bool(directory.st_mode & (stat.S_IWGRP | stat.S_IWOTH))
+
+
+def _kind(mode: int) -> str:
+    if stat.S_ISFIFO(mode):
+        return "a FIFO"
+    if stat.S_ISSOCK(mode):
+        return "a socket"
+    return "a device"
+
+
+def has_writer(fd: int) -> bool | None:
+    """Say whether a process has the file open for writing; None when the kernel does not tell.
+
+    A read lease is only given on a file that nobody has open for writing (fcntl(2), F_SETLEASE), and only
+    to its owner or with CAP_LEASE. It is given back at once.
+    """
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    except BlockingIOError:
+        return True
+    except OSError:  # EACCES: not ours, no CAP_LEASE; EINVAL: the file system knows no leases
+        return None
+    fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    return False

@@ -1,0 +1,322 @@
+"""One PCRE: compile it once, then search line after line. Bytes in, offsets in bytes out.
+
+The monitor uses it on what strangers write into logs; --test, --retest and the check of a new config compile
+with it. It needs no privilege. A hostile line must neither crash the process nor hold it up, so every search
+has limits and raises MatchLimitError at them; any other line gives spans or None.
+
+Two engines, one behaviour: python-pcre (PCRE 8) and libpcre2-8 (`lognot.pcre2`). python-pcre compiles every
+regex in UTF-8 mode, each byte as the Latin-1 character of that number. The same is done for PCRE2, so that one
+byte is one character on both: `.` is one byte; `\\xe9` and `\\x{e9}` are the byte 0xe9; (?i) folds 0xe9 and 0xc9
+as Latin-1 does; \\p{L}, \\h, \\v and \\R know the bytes from 0x80 on as Latin-1, while \\w, \\d, \\s, \\b and
+[[:alpha:]] and the like know ASCII only.
+
+Refused on both engines, since one of them would answer differently: \\C; an unknown escape such as \\y; \\c before
+anything but printable ASCII; a NUL byte between \\Q and \\E; at the start of the regex whatever changes the
+character set or the limits: (*UTF), (*UCP), (*LIMIT_...), (*NO_JIT), (*NOTEMPTY), (*NUL).
+
+What cannot be made to agree:
+
+@@AGREE@@
+Limits bound one attempt, and PCRE starts counting again at each offset of the line. A regex that stays below
+them at every offset takes time that grows with the square of the line's length. Whoever searches long lines
+needs a timer around the search. Worst seen on one core (python-pcre; libpcre2), with JIT:
+
+@@TABLE@@
+"""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from functools import cache
+from typing import Any
+
+from lognot.errors import MatchLimitError, PatternError
+
+ENGINES = ("auto", "pcre", "pcre2")
+
+Spans = tuple[tuple[int, int], ...]
+
+# Steps in one attempt, as PCRE counts them: `(a+)+$` on a hostile line is given up after about 3 ms with JIT and
+# 10 ms without, and a sane regex needs a few thousand. PCRE's own default, 10 million, is 10 times as long.
+MATCH_LIMIT = 1_000_000
+# Nested calls in one attempt without JIT. PCRE 8 uses the C stack, 496 bytes a call (measured on amd64), so
+# this is 3 MB: the usual 8 MB stack still holds where frames are twice as large.
+RECURSION_LIMIT = 6_000
+# Memory of one attempt without JIT in PCRE2, which uses the heap and keeps it for the next search with the same
+# regex. About as deep as RECURSION_LIMIT goes.
+HEAP_LIMIT_KIB = 1024
+# Backtracking memory of JIT code. On python-pcre each regex has its own, so it is address space for as many
+# items as there are; pages are taken when they are used. A deeper search would be quadratic on a long line.
+JIT_STACK_START_BYTES = 32 * 1024
+JIT_STACK_MAX_BYTES = 1024 * 1024
+
+# What both engines are told ahead of the regex of the user.
+_NEWLINE_PREFIX = b"(*LF)(*BSR_UNICODE)"
+_LIMITS_PREFIX = b"(*LIMIT_MATCH=%d)(*LIMIT_RECURSION=%d)" % (MATCH_LIMIT, RECURSION_LIMIT)
+
+_START_OPTION = re.compile(rb"\(\*([A-Z_0-9]+)(?:=[0-9]*)?\)")
+_START_OPTIONS_ALLOWED = frozenset(
+    (
+        b"CR",
+        b"LF",
+        b"CRLF",
+        b"ANYCRLF",
+        b"ANY",
+        b"BSR_ANYCRLF",
+        b"BSR_UNICODE",
+        b"NO_START_OPT",
+        b"NO_AUTO_POSSESS",
+    )
+)
+_START_OPTIONS_REFUSED = frozenset(
+    (b"UTF", b"UTF8", b"UTF16", b"UTF32", b"UCP", b"NO_JIT", b"NOTEMPTY", b"NOTEMPTY_ATSTART", b"NUL")
+) | {b"LIMIT_MATCH", b"LIMIT_RECURSION", b"LIMIT_DEPTH", b"LIMIT_HEAP"}
+
+# Quoted text, an escape, or a byte that has to be written as an escape.
+_TOKEN = re.compile(rb"\\Q(?:.*?)(?:\\E|\Z)|\\c.?|\\.|[\x00\x85]", re.DOTALL)
+# A NUL would end the regex for python-pcre, and 0x85 (U+0085, or a part of "Å" in UTF-8) is white space that
+# (?x) leaves out for PCRE2 alone. As escapes they mean the same byte to both.
+_ESCAPED = {b"\x00": rb"\x00", b"\x85": rb"\x85"}
+# Letters that PCRE 8 takes literally after a backslash and PCRE2 refuses.
+_UNKNOWN_ESCAPES = frozenset(b"FIJMOTYijmqy")
+
+# python-pcre puts the offset into its message.
+_OFFSET_IN_MESSAGE = re.compile(r"(.*) at position ([0-9]+)", re.DOTALL)
+_PCRE_ERRORS = {-8: "match limit exceeded", -21: "recursion limit exceeded", -27: "no more JIT stack"}
+
+
+class Pattern(ABC):
+    """A compiled regex: `regex` as the user wrote it, `engine` "pcre" or "pcre2", `groups` its captures."""
+
+    __slots__ = ("engine", "groups", "regex")
+
+    def __init__(self, regex: bytes, engine: str, groups: int) -> None:
+        self.regex = regex
+        self.engine = engine
+        self.groups = groups
+
+    @abstractmethod
+    def search(self, line: bytes) -> Spans | None:
+        """Where the regex first matches: (start, end) in bytes for groups 0 to `groups`, or None.
+
+        (-1, -1) stands for a group that took no part. Raises MatchLimitError when PCRE gave up, nothing else.
+        """
+
+
+class _AnyLine(Pattern):
+    """The regex `.*`, which needs no PCRE."""
+
+    __slots__ = ()
+
+    def search(self, line: bytes) -> Spans:
+        end = line.find(b"\n")  # a complete line has none, but `.` would stop there
+        return ((0, len(line) if end < 0 else end),)
+
+
+class _PcrePattern(Pattern):
+    """A regex compiled by python-pcre."""
+
+    __slots__ = ("_compiled", "_flags", "_match", "_no_match", "_pcre_error")
+
+    def __init__(self, regex: bytes, subject: bytes, *, jit: bool) -> None:
+        """Compiles `subject`, the UTF-8 text of `regex`. Raises _CompileError."""
+        import pcre
+
+        # Declared as valid UTF-8, text is used as it is: no walk over each line to look for other bytes, no
+        # copy, and offsets are those of the UTF-8 text, as with PCRE2.
+        self._flags = pcre.UTF8 | pcre.NO_UTF8_CHECK
+        try:
+            self._compiled = pcre.compile(_LIMITS_PREFIX + subject, self._flags)
+        except (pcre.PCREError, OverflowError) as error:  # OverflowError: a number too big in {}
+            found = _OFFSET_IN_MESSAGE.fullmatch(str(error.args[-1]))
+            message, offset = found.groups() if found else (str(error.args[-1]), 0)
+            raise _CompileError(message, int(offset) - len(_LIMITS_PREFIX)) from error
+        # False when the study found nothing to remember, and then there is no machine code that needs a stack.
+        # Where executable memory is refused, the stack is set and never used.
+        if self._compiled.study(pcre.STUDY_JIT if jit else 0) and jit:
+            self._compiled.set_jit_stack(JIT_STACK_START_BYTES, JIT_STACK_MAX_BYTES)
+        self._match = pcre.Match
+        self._no_match = pcre.NoMatch
+        self._pcre_error = pcre.PCREError
+        super().__init__(regex, "pcre", self._compiled.groups)
+
+    def search(self, line: bytes) -> Spans | None:
+        subject = line if line.isascii() else line.decode("latin-1").encode()
+        try:
+            # What Pattern.search() calls, without its frame: this runs once per line.
+            match = self._match(self._compiled, subject, -1, -1, self._flags)
+        except self._no_match:
+            return None
+        except self._pcre_error as error:
+            raise MatchLimitError(_PCRE_ERRORS.get(error.args[0], f"PCRE error {error.args[0]}")) from error
+        # Not span(), which raises RuntimeError when \K in a lookahead put the start after the end.
+        offsets = [match.start(), match.end()]
+        for group in range(1, self.groups + 1):
+            offsets.extend(match.span(group))
+        return _spans(line, subject, offsets)
+
+
+class _Pcre2Pattern(Pattern):
+    """A regex compiled by libpcre2-8."""
+
+    __slots__ = ("_options", "_program")
+
+    def __init__(self, regex: bytes, subject: bytes, *, jit: bool) -> None:
+        """Compiles `subject`, the UTF-8 text of `regex`. Raises _CompileError."""
+        from lognot import pcre2
+
+        try:
+            self._program = pcre2.Program(
+                subject, pcre2.UTF | pcre2.NEVER_BACKSLASH_C, _pcre2_context(), jit=jit
+            )
+        except pcre2.CompileError as error:
+            raise _CompileError(error.message, error.offset) from error
+        self._options = pcre2.NO_UTF_CHECK  # it is made by encode()
+        super().__init__(regex, "pcre2", self._program.groups)
+
+    def search(self, line: bytes) -> Spans | None:
+        subject = line if line.isascii() else line.decode("latin-1").encode()
+        offsets = self._program.match(subject, self._options)
+        return None if offsets is None else _spans(line, subject, offsets)
+
+
+class _CompileError(Exception):
+    """An engine's refusal; the offset counts bytes of the UTF-8 text that it was given."""
+
+    def __init__(self, message: str, offset: int) -> None:
+        super().__init__(message)
+        self.message = message
+        self.offset = offset
+
+
+def choose_engine(wanted: str) -> str:
+    """The engine to use: "pcre" or "pcre2". "auto" takes python-pcre where it can be imported.
+
+    Raises PatternError when `wanted` is no engine or cannot be had.
+    """
+    if wanted not in ENGINES:
+        raise PatternError(f"expected one of {', '.join(ENGINES)}, got '{wanted}'")
+    missing = []
+    for engine in ("pcre", "pcre2") if wanted == "auto" else (wanted,):
+        reason = _why_missing(engine)
+        if not reason:
+            return engine
+        missing.append(reason)
+    raise PatternError("; ".join(missing))
+
+
+def compile_pattern(regex: bytes, engine: str, *, jit: bool = True) -> Pattern:
+    """Compiles one regex with one of ENGINES.
+
+    Raises PatternError, with what is wrong and its offset in bytes of `regex`, or when the engine cannot be
+    had. `jit` off is for tests; where machine code cannot be made, the engine interprets without being asked.
+    """
+    engine = choose_engine(engine)
+    if regex == b".*":
+        return _AnyLine(regex, engine, 0)
+    _refuse_start_options(regex)
+    text, origins = _same_for_both(regex)
+    subject = (_NEWLINE_PREFIX + text).decode("latin-1").encode()
+    try:
+        if engine == "pcre":
+            return _PcrePattern(regex, subject, jit=jit)
+        return _Pcre2Pattern(regex, subject, jit=jit)
+    except _CompileError as error:
+        characters = len(subject[: max(error.offset, 0)].decode("utf-8", "ignore")) - len(_NEWLINE_PREFIX)
+        offset = origins[min(max(characters, 0), len(text))]
+        raise PatternError(f"{error.message} at offset {offset}") from error
+
+
+def _refuse_start_options(regex: bytes) -> None:
+    position = 0
+    while found := _START_OPTION.match(regex, position):
+        name = found[1]
+        if name in _START_OPTIONS_REFUSED:
+            reason = "lines are bytes, and the limits are lognot's"
+            raise PatternError(f"(*{name.decode()}) is not allowed: {reason}, at offset {position}")
+        if name not in _START_OPTIONS_ALLOWED:
+            return  # a verb such as (*COMMIT): from here on it is the regex
+        position = found.end()
+
+
+def _same_for_both(regex: bytes) -> tuple[bytes, list[int]]:
+    """`regex` in words that mean the same to both engines, and where each byte of them and their end comes from.
+
+    Raises PatternError for what has no such words.
+    """
+    text = bytearray()
+    origins: list[int] = []
+    copied = 0
+    for found in _TOKEN.finditer(regex):
+        token = found[0]
+        _refuse_token(token, found.start())
+        special = token[-1:] if token[:2] != rb"\Q" else b""
+        if special in _ESCAPED:
+            text += regex[copied : found.start()] + _ESCAPED[special]
+            origins += range(copied, found.start())
+            origins += [found.start()] * len(_ESCAPED[special])
+            copied = found.end()
+    text += regex[copied:]
+    origins += range(copied, len(regex) + 1)
+    return bytes(text), origins
+
+
+def _refuse_token(token: bytes, offset: int) -> None:
+    if token[:2] == rb"\Q":
+        if b"\x00" in token:
+            raise PatternError(
+                rf"a NUL byte between \Q and \E at offset {offset}: write \x00 outside of them"
+            )
+    elif token[:2] == rb"\c":
+        if not b" " <= token[2:] <= b"~":
+            raise PatternError(rf"\c must be followed by a printable ASCII character, at offset {offset}")
+    elif token == rb"\C":
+        raise PatternError(
+            rf"\C is not allowed at offset {offset}: one byte is one character here, use (?s:.)"
+        )
+    elif token[:1] == b"\\" and token[1] in _UNKNOWN_ESCAPES:
+        raise PatternError(f"unrecognized character follows \\ at offset {offset + 1}")
+
+
+def _spans(line: bytes, subject: bytes, offsets: list[int]) -> Spans:
+    """Offsets in `subject`, the UTF-8 text of `line`, as spans of `line`.
+
+    The start of group 0 can be after its end with \\K in a lookahead: then it is empty, at the end.
+    """
+    if subject is not line:
+        # Each byte from 0x80 on became two, and the first of them is 0xc2 or 0xc3.
+        offsets = [
+            at if at <= 0 else at - subject.count(b"\xc2", 0, at) - subject.count(b"\xc3", 0, at)
+            for at in offsets
+        ]
+    if offsets[0] > offsets[1]:
+        offsets[0] = offsets[1]
+    pairs = iter(offsets)
+    return tuple(zip(pairs, pairs, strict=True))
+
+
+def _why_missing(engine: str) -> str:
+    """Why `engine` cannot be had; "" when it can. Both are imported only where they are used."""
+    try:
+        if engine == "pcre":
+            import pcre  # noqa: F401
+        else:
+            from lognot import pcre2  # noqa: F401
+    except ImportError as error:
+        return f"regex engine '{engine}' cannot be used: {error}"
+    return ""
+
+
+@cache
+def _pcre2_context() -> Any:
+    """The limits of every PCRE2 search, and the one JIT stack that they share."""
+    from lognot import pcre2
+
+    return pcre2.match_context(
+        match_limit=MATCH_LIMIT,
+        depth_limit=RECURSION_LIMIT,
+        heap_limit_kib=HEAP_LIMIT_KIB,
+        jit_stack_start_bytes=JIT_STACK_START_BYTES,
+        jit_stack_max_bytes=JIT_STACK_MAX_BYTES,
+    )

@@ -1,0 +1,170 @@
+"""Who a process becomes: ids, capabilities, limits. Called by a role in its first moments, never undone.
+
+The order is OpenSSH's (uidswap.c, permanently_set_uid): groups, gid, uid, since each call needs what the
+next one gives away. Then it is proved: every id is read back, and getting root again must fail.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import struct
+from collections.abc import Callable
+
+from lognot.errors import PrivilegeError
+from lognot.users import Account
+
+# linux/prctl.h, linux/capability.h
+_PR_SET_PDEATHSIG = 1
+_PR_GET_DUMPABLE = 3
+_PR_SET_DUMPABLE = 4
+_PR_SET_NAME = 15
+_PR_CAPBSET_READ = 23
+_PR_CAPBSET_DROP = 24
+_PR_SET_NO_NEW_PRIVS = 38
+_PR_GET_NO_NEW_PRIVS = 39
+_PR_CAP_AMBIENT = 47
+_PR_CAP_AMBIENT_CLEAR_ALL = 4
+_CAPABILITY_VERSION_3 = 0x20080522
+_CAPABILITIES = 64  # numbers that the kernel's capability sets can hold
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.prctl.argtypes = (ctypes.c_int,) + (ctypes.c_ulong,) * 4
+_libc.prctl.restype = ctypes.c_int
+_libc.capset.argtypes = (ctypes.c_char_p, ctypes.c_char_p)
+_libc.capset.restype = ctypes.c_int
+
+
+def _prctl(option: int, *arguments: int) -> int:
+    padded = (*arguments, 0, 0, 0, 0)[:4]
+    result: int = _libc.prctl(option, *padded)
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return result
+
+
+def is_root() -> bool:
+    """Say whether this process may become others; where not, only what any user may do is done here."""
+    return os.geteuid() == 0
+
+
+def become(account: Account) -> None:
+    """Become `account` for ever: supplementary groups, gid and uid, all three ids of each.
+
+    Without root nothing changes, as nothing can.
+
+    Raises:
+        PrivilegeError: the ids are not those asked for, or root could be had back.
+        OSError: the kernel refuses (setgroups(2), setresgid(2), setresuid(2)).
+    """
+    if not is_root():
+        return
+    os.setgroups(account.groups)
+    os.setresgid(account.gid, account.gid, account.gid)
+    os.setresuid(account.uid, account.uid, account.uid)
+    _verify(account)
+
+
+def _verify(account: Account) -> None:
+    if os.getresuid() != (account.uid,) * 3 or os.getresgid() != (account.gid,) * 3:
+        raise PrivilegeError(
+            f"ids are {os.getresuid()} {os.getresgid()}, expected {account.uid} {account.gid}"
+        )
+    if set(os.getgroups()) - {account.gid} != set(account.groups) - {account.gid}:
+        raise PrivilegeError(f"groups are {os.getgroups()}, expected {account.groups}")
+    if account.uid == 0:
+        return
+    attempts: dict[str, Callable[[], None]] = {
+        "setuid": lambda: os.setuid(0),
+        "setresuid": lambda: os.setresuid(0, 0, 0),
+        "setgroups": lambda: os.setgroups([0]),
+    }
+    if account.gid:
+        attempts["setgid"] = lambda: os.setgid(0)
+    for name, attempt in attempts.items():
+        try:
+            attempt()
+        except PermissionError:
+            continue
+        raise PrivilegeError(f"{name} gave privileges back that were dropped")
+
+
+def lock_down_monitor(account: Account) -> None:
+    """Become the monitor's account and give up all that reading and counting does not need.
+
+    No capability in any set, no new privileges, not dumpable (so that no process of the same user can look
+    into it), no new process, no new file byte, and the end when the supervisor ends.
+
+    Raises:
+        PrivilegeError: as `become`.
+        OSError: the kernel refuses one of the steps.
+    """
+    parent = os.getppid()
+    if is_root():
+        _drop_bounding_set()
+    become(account)
+    _clear_capabilities()
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    forbid_dumps()
+    # RLIMIT_NPROC and RLIMIT_FSIZE at zero: no fork, no thread, no write to any file (setrlimit(2)).
+    resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    # After the change of ids, which would undo it; the supervisor may be gone by then.
+    _prctl(_PR_SET_PDEATHSIG, 9)
+    if os.getppid() != parent:
+        raise PrivilegeError("the supervisor ended meanwhile")
+    if _prctl(_PR_GET_NO_NEW_PRIVS) != 1 or _prctl(_PR_GET_DUMPABLE) != 0:
+        raise PrivilegeError("no_new_privs or non-dumpable did not take")
+
+
+def forbid_dumps() -> None:
+    """No core dump, and no look into this process by others of its user (ptrace(2), /proc/PID/mem).
+
+    Raises:
+        OSError: the kernel refuses.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _prctl(_PR_SET_DUMPABLE, 0)
+
+
+def set_process_title(title: str) -> None:
+    """Set what ps(1) shows of this process: its name, and its command line as far as there is room.
+
+    The command line is the memory between arg_start and arg_end (proc(5), fields 48 and 49 of stat), which
+    is ours to write. Where it cannot be had, the name alone changes.
+    """
+    name = ctypes.create_string_buffer(title.replace(": ", "-").encode()[:15])  # the kernel keeps 15 bytes
+    _prctl(_PR_SET_NAME, ctypes.addressof(name))
+    try:
+        with open("/proc/self/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+        start, end = int(fields[45]), int(fields[46])
+    except (OSError, IndexError, ValueError):
+        return
+    if 0 < start < end:
+        room = end - start
+        ctypes.memmove(start, title.encode()[: room - 1].ljust(room, b"\0"), room)
+
+
+def _drop_bounding_set() -> None:
+    for number in range(_CAPABILITIES):
+        try:
+            held = _prctl(_PR_CAPBSET_READ, number)
+        except OSError:  # EINVAL: the kernel has no more than these
+            return
+        # CAP_SETPCAP may go first: what leaves the bounding set stays effective until setresuid().
+        if held:
+            try:
+                _prctl(_PR_CAPBSET_DROP, number)
+            except PermissionError:  # a sandbox has taken CAP_SETPCAP; no_new_privs makes the set moot
+                return
+
+
+def _clear_capabilities() -> None:
+    _prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
+    header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
+    if _libc.capset(header, bytes(24)) < 0:  # effective, permitted and inheritable, twice 32 bits each
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))

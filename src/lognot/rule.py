@@ -1,0 +1,124 @@
+"""An item at work: its pattern, its windows, its size. Monitor only; no I/O.
+
+The item says what is wanted and never changes; the rule is what has been seen so far. It lives on when the
+config is reloaded and the item is still the same.
+"""
+
+from __future__ import annotations
+
+from lognot.frequency import NEVER_NS, DownBound, UpBound, compact_key
+from lognot.ledger import Counted, Record
+from lognot.messages import Kind
+from lognot.pattern import Pattern, compile_pattern
+from lognot.scan import Hit
+from lognot.settings import Item
+from lognot.size import SizeMultiple
+
+_NS = 10**9
+
+
+class Rule:
+    """What one item counts.
+
+    Args:
+        item_id: the number that the supervisor gave it.
+        item: what is wanted.
+        secret: makes compact keys (frequency.compact_key).
+
+    Attributes:
+        executor_id: who runs its actions.
+        pattern: the compiled regex, after `use_engine`.
+        down: the lower bound, None without one.
+        size: the size that it waits for; None without one, and until the log is there.
+    """
+
+    pattern: Pattern
+
+    def __init__(self, item_id: int, item: Item, secret: bytes) -> None:
+        self.item_id = item_id
+        self.executor_id = 0
+        self._item = item
+        self._secret = secret
+        self._engine = ""
+        self._up = UpBound(item.upbound.count, item.upbound.seconds * _NS)
+        self.down = DownBound(item.downbound.count, item.downbound.seconds * _NS) if item.downbound else None
+        self.size: SizeMultiple | None = None
+        self._evicted = 0
+        self._started = False
+        self._actions = {
+            Kind.UPBOUND: item.upbound_action is not None,
+            Kind.DOWNBOUND: item.downbound_action is not None,
+            Kind.SIZE: item.size_action is not None,
+        }
+
+    @property
+    def wants_lines(self) -> bool:
+        """Lines have to be searched for it."""
+        return self._actions[Kind.UPBOUND] or self.down is not None
+
+    def has_action(self, kind: Kind) -> bool:
+        """There is something to run."""
+        return self._actions[kind]
+
+    def use_engine(self, engine: str) -> None:
+        """Compile the regex, unless this engine has already.
+
+        Raises:
+            PatternError: it does not compile.
+        """
+        if engine != self._engine:
+            self.pattern = compile_pattern(self._item.regex, engine)
+            self._engine = engine
+
+    def first_size(self, size_bytes: int) -> None:
+        """Take the size that the log has now as the one that is of no interest, if none is known."""
+        if self._item.size and self.size is None:
+            self.size = SizeMultiple(self._item.size, size_bytes)
+
+    def count(self, now_ns: int, hit: Hit) -> tuple[Record | None, int]:
+        """Count a match.
+
+        Returns:
+            What to write down about it (None: nothing depends on it later), and the number of matches in
+            the window when that is over the upper bound, else 0.
+        """
+        key = None
+        if self._item.usecrc:
+            start, end = hit.spans[0]
+            key = compact_key(hit.line[start:end], self._secret)
+        fired = self._add(now_ns, key)
+        if self.down is None and not self._up.count:
+            return None, fired
+        return Record(now_ns, self.item_id, Counted.MATCH, key), fired
+
+    def _add(self, now_ns: int, key: bytes | None) -> int:
+        if self.down is not None:
+            self.down.add(now_ns)
+        return self._up.add(now_ns, key) if self._actions[Kind.UPBOUND] else 0
+
+    def replay(self, record: Record) -> None:
+        """Take in what an earlier monitor wrote down."""
+        match record.kind:
+            case Counted.MATCH:
+                self._add(record.time_ns, record.key)
+            case Counted.STARTED:
+                self.start(record.time_ns)
+            case Counted.JUDGED if self.down is not None:
+                self.down.judge(record.time_ns)
+
+    def start(self, now_ns: int) -> bool:
+        """Let the lower bound's deadline run, unless it does already; True when that is new."""
+        if self.down is None or self._started:
+            return False
+        self._started = True
+        self.down.start(now_ns)
+        return True
+
+    def deadline_ns(self) -> int:
+        """When the lower bound has to be judged next."""
+        return self.down.deadline_ns() if self.down is not None else NEVER_NS
+
+    def newly_evicted(self) -> int:
+        """How many keys were forgotten too early since this was last asked."""
+        evicted, self._evicted = self._up.evicted - self._evicted, self._up.evicted
+        return evicted

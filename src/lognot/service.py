@@ -1,0 +1,191 @@
+"""A Unix service's manners: systemd's notifications, signals, background, pid file.
+
+Knows nothing of logs. Used by the supervisor and the command line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import sdnotify
+
+from lognot.errors import LognotError
+
+DAEMON_START_S = 60.0  # a daemon that is not ready by then is reported as failed
+
+
+class Notifier:
+    """sd_notify(3): tells the service manager how it goes; silent where there is none.
+
+    Takes NOTIFY_SOCKET and WATCHDOG_* out of the environment: they are not for the actions.
+    """
+
+    def __init__(self) -> None:
+        self._notifier = sdnotify.SystemdNotifier()
+        os.environ.pop("NOTIFY_SOCKET", None)
+        self.watchdog_interval_s = _watchdog_interval_s(
+            os.environ.pop("WATCHDOG_USEC", ""), os.environ.pop("WATCHDOG_PID", "")
+        )
+
+    def ready(self) -> None:
+        """Start-up or a reload is complete."""
+        self._notifier.notify("READY=1")
+
+    def reloading(self) -> None:
+        """A reload has begun; `ready` ends it."""
+        self._notifier.notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+
+    def stopping(self) -> None:
+        """The service has begun to stop."""
+        self._notifier.notify("STOPPING=1")
+
+    def status(self, text: str) -> None:
+        """Set the line that `systemctl status` shows."""
+        self._notifier.notify(f"STATUS={text}")
+
+    def alive(self) -> None:
+        """The loops turn."""
+        self._notifier.notify("WATCHDOG=1")
+
+
+def _watchdog_interval_s(usec: str, pid: str) -> float | None:
+    """How often to say WATCHDOG=1: half of what the manager waits (sd_watchdog_enabled(3)); None: never."""
+    if not usec.isdigit() or int(usec) == 0 or (pid and pid != str(os.getpid())):
+        return None
+    return int(usec) / 2 / 1_000_000
+
+
+class SignalQueue:
+    """Signals as something to select for: nothing happens in a handler, the loop reads what came.
+
+    Args:
+        wanted: the signals to receive; SIGIO is ignored beside them, since giving up a file lease sends it
+            and its default is to end the process (fcntl(2)).
+    """
+
+    def __init__(self, wanted: Iterable[signal.Signals]) -> None:
+        self._reader, self._writer = socket.socketpair()
+        self._reader.setblocking(False)
+        self._writer.setblocking(False)
+        for number in wanted:
+            signal.signal(number, _do_nothing)
+        signal.signal(signal.SIGIO, signal.SIG_IGN)
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+        signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+
+    def fileno(self) -> int:
+        """The descriptor to select for."""
+        return self._reader.fileno()
+
+    def take(self) -> list[signal.Signals]:
+        """Give the signals that came, in order."""
+        with contextlib.suppress(BlockingIOError):
+            return [signal.Signals(number) for number in self._reader.recv(4096)]
+        return []
+
+
+def _do_nothing(number: int, frame: object) -> None:
+    """Handlers must be Python functions for the wake-up descriptor to be written."""
+
+
+def forget_signals() -> None:
+    """Give every signal its default again, none blocked: what a new role begins with."""
+    signal.set_wakeup_fd(-1)
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        with contextlib.suppress(OSError, ValueError):  # those that the C library keeps for itself
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def ignore_stop_signals() -> None:
+    """For the roles that the supervisor tells to stop: a terminal or a manager signals every process."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_IGN)
+
+
+class PidFile:
+    """A file with our pid, as long as we run.
+
+    Raises:
+        LognotError: it names a process that runs.
+        OSError: it cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        running = self._running()
+        if running:
+            raise LognotError(f"'{path}' names a process that runs: {running}")
+        # A new file by its own name and then a rename: never a half-written one, never through a symlink.
+        temporary = path.with_name(f"{path.name}.{os.getpid()}")
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        try:
+            os.write(fd, f"{os.getpid()}\n".encode())
+        finally:
+            os.close(fd)
+        temporary.replace(path)
+
+    def _running(self) -> int:
+        try:
+            pid = int(self._path.read_bytes()[:32])
+            os.kill(pid, 0)
+        except (FileNotFoundError, ValueError, ProcessLookupError):
+            return 0
+        except PermissionError:
+            return pid
+        return pid if pid not in (0, os.getpid()) else 0
+
+    def remove(self) -> None:
+        """Remove it, if it is still ours."""
+        with contextlib.suppress(OSError, ValueError):
+            if int(self._path.read_bytes()[:32]) == os.getpid():
+                self._path.unlink()
+
+
+class Background:
+    """daemon(7), the classic way: the caller's process ends when the service is ready, with its success.
+
+    After `Background()` returns, this process is the daemon: a session of its own, no terminal, standard
+    input from /dev/null; standard output and error follow with `ready`.
+    """
+
+    def __init__(self) -> None:
+        reader, writer = os.pipe()
+        if os.fork():
+            os.close(writer)
+            _exit_when_ready(reader)
+        os.close(reader)
+        os.setsid()
+        if os.fork():
+            os._exit(0)
+        self._writer = writer
+        _redirect(os.open(os.devnull, os.O_RDONLY), 0)
+
+    def ready(self) -> None:
+        """Let the caller's process end with success, and let go of its terminal."""
+        if self._writer >= 0:
+            os.write(self._writer, b"1")
+            os.close(self._writer)
+            self._writer = -1
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, 1)
+            _redirect(null, 2)
+
+
+def _redirect(fd: int, target: int) -> None:
+    os.dup2(fd, target)
+    if fd != target:
+        os.close(fd)
+
+
+def _exit_when_ready(reader: int) -> None:
+    import select
+
+    readable, _, _ = select.select([reader], [], [], DAEMON_START_S)
+    os._exit(0 if readable and os.read(reader, 1) else 1)

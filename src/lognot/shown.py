@@ -1,0 +1,43 @@
+"""Foreign text made fit for one line of an error message. Pure.
+
+A config may come from anywhere (a template, a pasted web page, the wrong file), and what `--test` prints ends
+up on a terminal: what is quoted from it is escaped and cut.
+"""
+
+from __future__ import annotations
+
+SHOWN_CHARACTERS = 60  # enough to find the place again; the line number does the rest
+
+
+def shown(text: str) -> str:
+    """Return `text` in single quotes, as `escaped` leaves it."""
+    return f"'{escaped(text)}'"
+
+
+def escaped(text: str) -> str:
+    """Return at most SHOWN_CHARACTERS of `text`, without anything that a terminal acts on.
+
+    What Python does not call printable is escaped: control characters, invisible and right-to-left marks as
+    `\\n`, `\\x1b`, `\\u202e`; a byte that was no UTF-8 (a surrogate of "surrogateescape") as `\\xff`.
+    """
+    cut = text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 3] + "..."
+    return printable(cut)
+
+
+def _escape(character: str) -> str:
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:
+        return f"\\x{code - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode("ascii")
+
+
+def printable(text: str | bytes) -> str:
+    """Return all of `text` as one line that no terminal acts on, for our own log.
+
+    Bytes are taken as UTF-8; what is none is shown as `\\xff`.
+    """
+    if isinstance(text, bytes):
+        text = text.decode("utf-8", "surrogateescape")
+    if text.isprintable():
+        return text
+    return "".join(character if character.isprintable() else _escape(character) for character in text)

@@ -1,0 +1,169 @@
+"""From options to a running service: everything that is done once, before the supervisor's loop turns."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import resource
+import sys
+from dataclasses import astuple, dataclass, replace
+from pathlib import Path
+
+from lognot.channel import Channel
+from lognot.children import ask_child
+from lognot.config import read_config
+from lognot.errors import ConfigError, LognotError, Problem
+from lognot.journal import WARNING, Event, Journal, open_journal
+from lognot.ledger import Ledger
+from lognot.privileges import is_root, set_process_title
+from lognot.service import Background, PidFile
+from lognot.settings import Config
+from lognot.shown import printable
+from lognot.supervisor import Roles, Supervisor
+from lognot.users import Account, AccountError, current_account, monitor_account
+
+CHECK_S = 30.0  # for all the regexes of a large config
+MAX_OPEN_FILES = 65536  # a log needs one or two; systemd's hard limit is 524288, and closing costs time
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line says; see lognot(8)."""
+
+    config: str
+    logfile: str | None = None
+    stdout: bool = False
+    daemon: bool = False
+    pid_file: str | None = None
+    uid: str | None = None
+    gid: str | None = None
+    directory: str | None = None
+    verbose: bool = False
+
+
+def start(options: Options) -> int:
+    """Run the service until it is told to stop; give the exit status."""
+    try:
+        return _Start(options).run()
+    except ConfigError as error:
+        for problem in error.problems:
+            print(printable(str(problem)), file=sys.stderr)
+        print("lognot: not started, the config has errors", file=sys.stderr)
+    except (LognotError, OSError) as error:
+        print(f"lognot: not started: {printable(str(error))}", file=sys.stderr)
+    return 1
+
+
+class _Start:
+    """The steps, and what the later ones need of the earlier."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        # Paths are those of the place where we were started, whatever becomes the working directory.
+        self._config_path = os.path.abspath(options.config)
+        self._base_dir = os.path.abspath(options.directory or os.getcwd())
+        self._open_files = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._monitor = _monitor_of(is_root())
+
+    def run(self) -> int:
+        options = self._options
+        logfile = Path(os.path.abspath(options.logfile)) if options.logfile else None
+        pid_path = Path(os.path.abspath(options.pid_file)) if options.pid_file else None
+        config = self._load_config()  # before anything is done that would have to be undone
+        if options.directory:
+            os.chdir(options.directory)
+        elif options.daemon:
+            os.chdir("/")
+        background = Background() if options.daemon else None
+        pid_file = PidFile(pid_path) if pid_path else None
+        try:
+            journal = open_journal(logfile=logfile, stdout=options.stdout, verbose=options.verbose)
+            self._warn(journal)
+            _raise_open_files(self._open_files)
+            set_process_title("lognot: supervisor")
+            roles = Roles(self._be_monitor, self._be_executor, self._load_config)
+            # The children share the pages of every object that exists now, if the collector leaves them alone.
+            gc.collect()
+            gc.freeze()
+            return Supervisor(config, roles, journal, background.ready if background else _nothing).run()
+        finally:
+            if pid_file:
+                pid_file.remove()
+
+    def _warn(self, journal: Journal) -> None:
+        if not is_root():
+            text = "started without root: all processes and actions run as the user who started lognot"
+            journal.write(Event.PRIVILEGES, WARNING, text)
+        elif self._monitor.name == "nobody":
+            text = (
+                "there is no user _lognot: the monitor runs as nobody, whose other processes share its rights"
+            )
+            journal.write(Event.PRIVILEGES, WARNING, text)
+
+    def _load_config(self) -> Config:
+        """Read and check the config.
+
+        Raises:
+            ConfigError: with every problem.
+        """
+        config, problems = read_config(
+            self._config_path, uid=self._options.uid, gid=self._options.gid, base_dir=self._base_dir
+        )
+        if config is None:
+            raise ConfigError(problems)
+        if not is_root():
+            me = current_account()
+            config = replace(config, items=tuple(replace(item, run_as=me) for item in config.items))
+        errors = tuple(problem for problem in self._check(config) if not problem.warning)
+        if errors:
+            raise ConfigError(errors)
+        return config
+
+    def _check(self, config: Config) -> tuple[Problem, ...]:
+        """Check the regexes and actions where they can do no harm: in a child with the monitor's rights."""
+
+        def check() -> bytes:
+            from lognot.check import check_actions, check_patterns
+
+            problems = (*check_patterns(config), *check_actions(config))
+            return json.dumps([astuple(problem) for problem in problems]).encode()
+
+        try:
+            answer = json.loads(ask_child(check, self._monitor, CHECK_S))
+            return tuple(Problem(*values) for values in answer)
+        except (LognotError, ValueError, TypeError) as error:
+            text = f"the regexes could not be checked: {error}"
+            return (Problem(self._config_path, 0, "", "", text),)
+
+    def _be_monitor(self, channel: Channel, ledger: Ledger, service_pid: int) -> None:
+        # Imported here, before its privileges go: the supervisor must not load the regex engine, and the
+        # monitor's user may not be able to read where lognot is installed.
+        from lognot.monitor import run_monitor
+
+        run_monitor(channel, ledger, service_pid, self._monitor)
+
+    def _be_executor(self, channel: Channel, account: Account) -> None:
+        from lognot.executor import run_executor
+
+        run_executor(channel, account, os.getcwd() if self._options.directory else "/", self._open_files)
+
+
+def _monitor_of(root: bool) -> Account:
+    if not root:
+        return current_account()
+    try:
+        return monitor_account().account
+    except AccountError as error:
+        raise LognotError(f"no user for the monitor: {error}") from error
+
+
+def _raise_open_files(limits: tuple[int, int]) -> None:
+    soft, hard = limits
+    wanted = MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _nothing() -> None:
+    """There is nobody to tell that we are ready, but the service manager."""

@@ -1,0 +1,191 @@
+"""One log file as it grows: a descriptor becomes blocks of complete lines.
+
+Runs in the monitor, which holds the descriptor but no right to open anything. Reads with pread(2) only:
+the file offset is shared with whoever else holds the same open file.
+
+A file that only grows is the easy case. Two things make it harder:
+
+Truncation (logrotate's copytruncate). The size may be below what was read, or may have grown past it again
+before anybody looked. So each read begins a little before the place where the last one ended and expects
+the same bytes there (the mark). Where they differ, the file was emptied in between and is read from its
+first byte. A writer without O_APPEND leaves a hole of NULs before its next line; that is skipped.
+
+Unfinished and overlong lines. Only complete lines leave here. The rest waits, in memory, for its newline;
+when it passes `max_line_bytes`, that much of it leaves as a line and the remainder is left out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+
+BLOCK_BYTES = 256 * 1024  # larger reads gain nothing; smaller ones cost more calls in a burst
+MARK_BYTES = 1024  # a log line carries a time or a number well within this
+_DIGEST_BYTES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Complete lines, each ending in a newline.
+
+    Attributes:
+        lines: the bytes of the lines.
+        start: where the first of them begins in the file.
+        cut: it is one line that was longer than allowed, without the rest of it.
+    """
+
+    lines: bytes
+    start: int
+    cut: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What one read brought.
+
+    Attributes:
+        blocks: in file order.
+        truncated: the file was found emptied; what the next read brings is from its beginning.
+        more: the end of the file was not reached yet.
+    """
+
+    blocks: tuple[Block, ...] = ()
+    truncated: bool = False
+    more: bool = False
+
+
+NOTHING = Reading()
+
+
+class Tail:
+    """The reading position in one file; does not own the descriptor.
+
+    Args:
+        fd: open for reading.
+        max_line_bytes: longer lines are cut there.
+        offset: where to begin; a line must begin there, unless `skipping`.
+        generation: how often the file was found truncated before.
+        skipping: begin in an overlong line, whose rest is left out.
+    """
+
+    def __init__(
+        self, fd: int, max_line_bytes: int, *, offset: int = 0, generation: int = 0, skipping: bool = False
+    ) -> None:
+        self._fd = fd
+        self.max_line_bytes = max_line_bytes
+        self.generation = generation
+        self.offset = offset  # everything before it has left as lines
+        self.skipping = skipping
+        self._partial = bytearray()  # what was read behind `offset`
+        self._mark = os.pread(fd, min(MARK_BYTES, offset), max(0, offset - MARK_BYTES)) if offset else b""
+        self._offset_mark = self._mark  # the bytes before `offset`; `_mark` is the bytes before what was read
+        self._skip_nul = False
+
+    @classmethod
+    def at_end(cls, fd: int, max_line_bytes: int, size: int) -> Tail:
+        """Begin where the file of `size` bytes ended, with its last line where that was not finished yet."""
+        begin = max(0, size - max_line_bytes)
+        behind = os.pread(fd, size - begin, begin)
+        newline = behind.rfind(b"\n")
+        if newline >= 0:
+            return cls(fd, max_line_bytes, offset=begin + newline + 1)
+        return cls(fd, max_line_bytes, offset=begin + len(behind) if begin else 0, skipping=begin > 0)
+
+    def digest(self) -> bytes:
+        """A digest of the bytes before the offset; empty at the beginning of the file."""
+        if not self._offset_mark:
+            return b""
+        return hashlib.blake2b(self._offset_mark, digest_size=_DIGEST_BYTES).digest()
+
+    def read(self) -> Reading:
+        """Read on, at most BLOCK_BYTES.
+
+        Raises:
+            OSError: the file cannot be read (pread(2)).
+        """
+        if self._skip_nul and not self._partial:
+            self._jump_hole()
+        mark = self._mark
+        seen = self.offset + len(self._partial)
+        data = os.pread(self._fd, len(mark) + BLOCK_BYTES, seen - len(mark))
+        if not data.startswith(mark):
+            self._restart()
+            return Reading(truncated=True, more=True)
+        if len(data) == len(mark):
+            return NOTHING
+        new = data[len(mark) :]
+        self._mark = data[-MARK_BYTES:]
+        more = len(new) == BLOCK_BYTES
+        if self._skip_nul:
+            rest = new.lstrip(b"\0")
+            self._skip_nul = not rest
+            self._leave_out(len(new) - len(rest), data, rest)
+            new = rest
+        if self.skipping:
+            rest = new[new.find(b"\n") + 1 :] if b"\n" in new else b""
+            self.skipping = b"\n" not in new
+            self._leave_out(len(new) - len(rest), data, rest)
+            new = rest
+        return Reading(self._lines_of(new, data), more=more)
+
+    def _restart(self) -> None:
+        self.generation += 1
+        self.offset = 0
+        self.skipping = False
+        self._partial = bytearray()
+        self._mark = self._offset_mark = b""
+        self._skip_nul = True
+
+    def _jump_hole(self) -> None:
+        """Pass a hole without reading it: it can be as large as the file was before it was emptied."""
+        try:
+            data_at = os.lseek(self._fd, self.offset, os.SEEK_DATA)
+        except OSError:  # ENXIO: no data behind it; EINVAL: a file system that knows no holes
+            return
+        if data_at > self.offset:
+            self.offset = data_at
+            self._mark = self._offset_mark = b""
+
+    def _leave_out(self, count: int, data: bytes, rest: bytes) -> None:
+        self.offset += count
+        self._offset_mark = data[: len(data) - len(rest)][-MARK_BYTES:]
+
+    def _lines_of(self, new: bytes, data: bytes) -> tuple[Block, ...]:
+        end = new.rfind(b"\n") + 1
+        if end:
+            lines = bytes(self._partial) + new[:end] if self._partial else new[:end]
+            start = self.offset
+            self._partial = bytearray(new[end:])
+            self.offset += len(lines)
+            self._offset_mark = data[: len(data) - len(self._partial)][-MARK_BYTES:]
+            blocks = self._cut_long_lines(lines, start)
+        else:
+            self._partial += new
+            blocks = []
+        if len(self._partial) > self.max_line_bytes:
+            cut = bytes(self._partial[: self.max_line_bytes]) + b"\n"
+            blocks.append(Block(cut, self.offset, cut=True))
+            self.offset += len(self._partial)
+            self._partial = bytearray()
+            self._offset_mark = self._mark
+            self.skipping = True
+        return tuple(blocks)
+
+    def _cut_long_lines(self, lines: bytes, start: int) -> list[Block]:
+        limit = self.max_line_bytes
+        if len(lines) <= limit:  # so no line of it is longer
+            return [Block(lines, start)]
+        blocks = []
+        begin = at = 0  # where the block in the making begins, and the line looked at
+        while at < len(lines):
+            newline = lines.find(b"\n", at)
+            if newline - at > limit:
+                if begin < at:
+                    blocks.append(Block(lines[begin:at], start + begin))
+                blocks.append(Block(lines[at : at + limit] + b"\n", start + at, cut=True))
+                begin = newline + 1
+            at = newline + 1
+        if begin < len(lines):
+            blocks.append(Block(lines[begin:], start + begin))
+        return blocks

@@ -1,0 +1,56 @@
+"""`--test` and `--retest`: try a config or a regex. Start nothing, need no privilege."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import BinaryIO, TextIO
+
+from lognot.check import check_config
+from lognot.config import read_config
+from lognot.errors import MatchLimitError, PatternError
+from lognot.pattern import choose_engine, compile_pattern
+from lognot.shown import printable
+
+
+def try_config(path: str, uid: str | None, gid: str | None, directory: str | None) -> int:
+    """Check a config and print every problem, one a line; give 0 when it can be used, else 1."""
+    base_dir = os.path.abspath(directory or os.getcwd())
+    config, problems = read_config(path, uid=uid, gid=gid, base_dir=base_dir)
+    if config is not None:
+        problems = (*problems, *check_config(config))
+    for problem in sorted(problems, key=lambda problem: problem.line):
+        print(printable(str(problem)), file=sys.stderr)
+    if any(not problem.warning for problem in problems):
+        return 1
+    assert config is not None
+    print(printable(f"{path}: ok, {len(config.items)} items"))
+    return 0
+
+
+def try_regex(regex: str, lines: BinaryIO, output: TextIO) -> int:
+    """Print for each line what the regex finds in it; give 0 when it found anything, else 1.
+
+    What comes from the lines is escaped: it goes to a terminal.
+    """
+    try:
+        pattern = compile_pattern(os.fsencode(regex), choose_engine("auto"))
+    except PatternError as error:
+        print(printable(f"lognot: regex: {error}"), file=sys.stderr)
+        return 1
+    matched = False
+    for number, line in enumerate(lines, 1):
+        line = line.removesuffix(b"\n").removesuffix(b"\r")
+        try:
+            spans = pattern.search(line)
+        except MatchLimitError as error:
+            print(f"{number}: no match, the regex gave up: {error}", file=output)
+            continue
+        if spans is None:
+            print(f"{number}: no match", file=output)
+            continue
+        matched = True
+        for group, (start, end) in enumerate(spans):
+            text = line[start:end] if start >= 0 else b""
+            print(f"{number}: ${group} = {printable(text)}", file=output)
+    return 0 if matched else 1

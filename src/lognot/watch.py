@@ -1,0 +1,144 @@
+"""inotify(7): watches are added by the supervisor, events are read by the monitor.
+
+inotify_add_watch(2) checks the caller's right to read the file, so only the supervisor can watch a log
+that is root's alone. Reading events needs nothing but the descriptor, which the monitor is given.
+
+A watch is put on an open descriptor (through /proc/self/fd), never on a path: what was checked is what is
+watched, whatever happens to the name meanwhile.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import logging
+import os
+import struct
+from collections import Counter
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import pyinotify
+
+FILE_MASK: int = pyinotify.IN_MODIFY | pyinotify.IN_ATTRIB | pyinotify.IN_CLOSE_WRITE | pyinotify.IN_MOVE_SELF
+# Everything that can change what a name in the directory leads to, or whether we may follow it.
+DIRECTORY_MASK: int = (
+    pyinotify.IN_CREATE
+    | pyinotify.IN_MOVED_TO
+    | pyinotify.IN_MOVED_FROM
+    | pyinotify.IN_DELETE
+    | pyinotify.IN_ATTRIB
+    | pyinotify.IN_DELETE_SELF
+    | pyinotify.IN_MOVE_SELF
+    | pyinotify.IN_ONLYDIR
+)
+MODIFIED: int = pyinotify.IN_MODIFY
+ATTRIBUTES: int = pyinotify.IN_ATTRIB
+CLOSED: int = pyinotify.IN_CLOSE_WRITE
+IGNORED: int = pyinotify.IN_IGNORED
+OVERFLOWED: int = pyinotify.IN_Q_OVERFLOW
+
+READ_BYTES = 64 * 1024  # at most some 2,000 events in one read; the next turn of the loop takes the rest
+_HEADER = struct.Struct("iIII")  # struct inotify_event: wd, mask, cookie, length of the name
+
+
+class Event(NamedTuple):
+    """One event: the watch descriptor, what happened, and to which name of the directory (b"": to itself)."""
+
+    wd: int
+    mask: int
+    name: bytes
+
+
+class WatchLimitError(OSError):
+    """The user's limit of watches or inotify instances is reached; the text says which sysctl."""
+
+
+class Watches:
+    """One inotify instance and the watches on it, counted by their users. Supervisor only.
+
+    The kernel gives one watch descriptor for each inode, so two logs in one directory share it.
+
+    Raises:
+        WatchLimitError: no further inotify instance may be made.
+    """
+
+    def __init__(self) -> None:
+        # pyinotify would print what it also raises.
+        pyinotify.log.setLevel(logging.CRITICAL + 1)
+        try:
+            self._manager = pyinotify.WatchManager()
+        except OSError as error:
+            raise _limit_error(errno.EMFILE, "max_user_instances") from error
+        fd = self._manager.get_fd()
+        os.set_inheritable(fd, False)
+        fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_NONBLOCK)
+        self._users: Counter[int] = Counter()
+
+    def fileno(self) -> int:
+        """The inotify descriptor, to be passed to the monitor."""
+        fd: int = self._manager.get_fd()
+        return fd
+
+    def add(self, fd: int, mask: int) -> int:
+        """Watch the inode behind an open descriptor; give the watch descriptor, counted once more.
+
+        Raises:
+            WatchLimitError: the user's limit of watches is reached.
+            OSError: the inode cannot be watched (inotify_add_watch(2)).
+        """
+        path = f"/proc/self/fd/{fd}"
+        try:
+            wd: int = self._manager.add_watch(path, mask, quiet=False)[path]
+        except pyinotify.WatchManagerError as error:
+            raise _watch_error(str(error)) from error
+        self._users[wd] += 1
+        return wd
+
+    def release(self, wd: int) -> None:
+        """Undo one `add`; the last one ends the watch. One that the kernel has ended already is fine."""
+        self._users[wd] -= 1
+        if self._users[wd] <= 0:
+            del self._users[wd]
+            self._manager.rm_watch(wd, quiet=True)
+            # pyinotify keeps what the kernel has ended before us.
+            self._manager.watches.pop(wd, None)
+
+    def close(self) -> None:
+        """Close the instance; every watch ends with it."""
+        self._manager.close()
+
+
+def _watch_error(text: str) -> OSError:
+    # pyinotify only tells the errno within its message: "... Errno=No space left on device (ENOSPC)".
+    name = text.rpartition("(")[2].rstrip(")")
+    number = getattr(errno, name, errno.EIO)
+    if number == errno.ENOSPC:
+        return _limit_error(number, "max_user_watches")
+    return OSError(number, os.strerror(number))
+
+
+def _limit_error(number: int, sysctl: str) -> WatchLimitError:
+    return WatchLimitError(number, f"inotify limit reached, raise the sysctl fs.inotify.{sysctl}")
+
+
+def read_events(fd: int) -> list[Event]:
+    """Give the events that wait on an inotify descriptor, none when none wait.
+
+    Raises:
+        OSError: the descriptor cannot be read (inotify(7)).
+    """
+    try:
+        return list(parse_events(os.read(fd, READ_BYTES)))
+    except BlockingIOError:
+        return []
+
+
+def parse_events(data: bytes) -> Iterator[Event]:
+    """Take apart what read(2) gives for an inotify descriptor."""
+    at = 0
+    while at + _HEADER.size <= len(data):
+        wd, mask, _, length = _HEADER.unpack_from(data, at)
+        at += _HEADER.size
+        yield Event(wd, mask, data[at : at + length].rstrip(b"\0"))
+        at += length

@@ -1,0 +1,38 @@
+"""What integration tests share: a lognot that is surely gone afterwards."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from integration.harness import Service
+
+ENGINES = ["pcre2"] + (["pcre"] if importlib.util.find_spec("pcre") else [])
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Callable[..., Service]]:
+    """A function that makes a Service in the test's directory; it is ended after the test."""
+    made: list[Service] = []
+
+    def make(config: str, *arguments: str, environment: dict[str, str] | None = None) -> Service:
+        made.append(Service(tmp_path, config, *arguments, environment=environment))
+        return made[-1]
+
+    tmp_path.chmod(0o755)
+    yield make
+    for one in made:
+        one.end()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip, with the reason, what cannot be done without root."""
+    if os.geteuid() == 0:
+        return
+    for item in items:
+        if item.get_closest_marker("root"):
+            item.add_marker(pytest.mark.skip(reason="needs root: users and privileges"))

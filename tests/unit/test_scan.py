@@ -1,0 +1,182 @@
+"""Which item matches which line of a block."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lognot.errors import MatchLimitError, PatternError
+from lognot.pattern import Pattern, choose_engine, compile_pattern
+from lognot.scan import Failure, Hit, Scanner
+
+
+def engine_or_skip(engine: str) -> str:
+    try:
+        return choose_engine(engine)
+    except PatternError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(params=["pcre", "pcre2"])
+def engine(request: pytest.FixtureRequest) -> str:
+    return engine_or_skip(request.param)
+
+
+def patterns(engine: str, *regexes: bytes) -> list[tuple[int, Pattern]]:
+    return [(key, compile_pattern(regex, engine)) for key, regex in enumerate(regexes, 1)]
+
+
+def naive(searched: list[tuple[int, Pattern]], block: bytes) -> Iterator[Hit]:
+    start = 0
+    while start < len(block):
+        raw = block[start : block.index(b"\n", start) + 1]
+        line = raw.removesuffix(b"\n").removesuffix(b"\r")
+        for key, pattern in searched:
+            spans = pattern.search(line)
+            if spans is not None:
+                yield Hit(start, line, key, spans)
+        start += len(raw)
+
+
+class Skip(Pattern):
+    """Gives up on every line; counts what it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__(b"", "none", 0)
+        self.lines: list[bytes] = []
+
+    def search(self, line: bytes) -> None:
+        self.lines.append(line)
+        raise MatchLimitError("too hard")
+
+
+def test_line_order_then_item_order(engine: str) -> None:
+    searched = patterns(engine, rb"b", rb".*", rb"(a)(z)?")
+    assert list(Scanner(searched).scan(b"ab\nxx\nb\n")) == [
+        Hit(0, b"ab", 1, ((1, 2),)),
+        Hit(0, b"ab", 2, ((0, 2),)),
+        Hit(0, b"ab", 3, ((0, 1), (0, 1), (-1, -1))),
+        Hit(3, b"xx", 2, ((0, 2),)),
+        Hit(6, b"b", 1, ((0, 1),)),
+        Hit(6, b"b", 2, ((0, 1),)),
+    ]
+
+
+def test_newlines_are_stripped(engine: str) -> None:
+    hits = Scanner(patterns(engine, rb".*")).scan(b"a\r\n\r\nb\r\r\n\nc\rd\n")
+    assert [(hit.start, hit.line) for hit in hits] == [
+        (0, b"a"),
+        (3, b""),
+        (5, b"b\r"),
+        (9, b""),
+        (10, b"c\rd"),
+    ]
+
+
+def test_nothing_to_scan(engine: str) -> None:
+    assert list(Scanner(patterns(engine, rb".*")).scan(b"")) == []
+    assert list(Scanner([]).scan(b"a\n")) == []
+
+
+def test_unfinished_line_is_a_mistake_of_the_caller(engine: str) -> None:
+    with pytest.raises(ValueError, match="no newline"):
+        Scanner(patterns(engine, rb".*")).scan(b"a\nb")
+
+
+@given(
+    lines=st.lists(st.binary(max_size=12) | st.sampled_from([b"\r", b"a\r", b"abab", b"\xe9b", b"\x00"])),
+    regexes=st.lists(
+        st.sampled_from([rb".*", rb"a", rb"(b)|a", rb"^$", rb"\r", rb"[^a]$", rb"\x00", rb"\xe9"])
+    ),
+)
+def test_equals_the_naive_loop(lines: list[bytes], regexes: list[bytes]) -> None:
+    searched = patterns("auto", *regexes)
+    block = b"".join(line.replace(b"\n", b"") + b"\n" for line in lines)
+    assert list(Scanner(searched).scan(block)) == list(naive(searched, block))
+
+
+def test_a_failure_does_not_stop_the_scan(engine: str) -> None:
+    hard = b"a" * 5000 + b"!"
+    results = list(Scanner(patterns(engine, rb"(a+)+$", rb"!")).scan(hard + b"\nx!\n"))
+    assert [(type(result), result.start, result.key) for result in results] == [
+        (Failure, 0, 1),
+        (Hit, 0, 2),
+        (Hit, 5002, 2),
+    ]
+    failure = results[0]
+    assert isinstance(failure, Failure)
+    assert failure.line == hard
+    assert "limit" in str(failure.error)
+
+
+def test_guard_is_entered_around_long_lines_only(engine: str) -> None:
+    events: list[tuple[str, int, int]] = []
+
+    @contextmanager
+    def guard(key: int, start: int) -> Iterator[bool]:
+        events.append(("enter", key, start))
+        yield key != 2
+        events.append(("exit", key, start))
+
+    searched = patterns(engine, rb"a", rb"a", rb"b$")
+    hits = list(Scanner(searched, 4, guard).scan(b"aaaa\r\naaaab\n"))
+    assert [(hit.start, hit.key) for hit in hits] == [(0, 1), (0, 2), (6, 1), (6, 3)]
+    assert events == [(what, key, 6) for key, what in itertools.product((1, 2, 3), ("enter", "exit"))]
+
+
+def test_guard_is_left_before_the_hit_comes_out(engine: str) -> None:
+    inside = False
+
+    @contextmanager
+    def guard(key: int, start: int) -> Iterator[bool]:
+        nonlocal inside
+        inside = True
+        yield True
+        inside = False
+
+    for _ in Scanner(patterns(engine, rb"a", rb"b"), 0, guard).scan(b"ab\n"):
+        assert not inside
+
+
+def test_guard_sees_the_failure_and_may_raise_one() -> None:
+    seen: list[type[BaseException]] = []
+
+    @contextmanager
+    def guard(key: int, start: int) -> Iterator[bool]:
+        if key == 2:
+            raise MatchLimitError("took too long last time")
+        try:
+            yield True
+        except MatchLimitError as error:
+            seen.append(type(error))
+            raise
+
+    hard = Skip()
+    results = list(Scanner([(1, hard), (2, hard)], 0, guard).scan(b"line\n"))
+    assert [(result.key, str(result.error)) for result in results if isinstance(result, Failure)] == [
+        (1, "too hard"),
+        (2, "took too long last time"),
+    ]
+    assert hard.lines == [b"line"]
+    assert seen == [MatchLimitError]
+
+
+def test_long_line_bytes_may_change_between_scans() -> None:
+    entered: list[int] = []
+
+    @contextmanager
+    def guard(key: int, start: int) -> Iterator[bool]:
+        entered.append(start)
+        yield True
+
+    scanner = Scanner(patterns("auto", rb"a"), 100, guard)
+    list(scanner.scan(b"a\n"))
+    assert entered == []
+    scanner.long_line_bytes = 0
+    list(scanner.scan(b"b\na\n"))
+    assert entered == [0, 2]
