@@ -10,7 +10,7 @@ owner that reloads its config keeps the counts of an unchanged item by keeping t
 
 from __future__ import annotations
 
-import hashlib
+from _blake2 import blake2b  # as hashlib has it, without OpenSSL (1 MB)
 from collections import OrderedDict, deque
 
 # Longer keys are replaced by a digest: whoever writes the log chooses the key and its length.
@@ -41,7 +41,7 @@ def compact_key(key: bytes, secret: bytes) -> bytes:
     """
     if len(key) <= MAX_RAW_KEY_BYTES:
         return key
-    return hashlib.blake2b(key, digest_size=DIGEST_BYTES, key=secret).digest()
+    return blake2b(key, digest_size=DIGEST_BYTES, key=secret).digest()
 
 
 class UpBound:

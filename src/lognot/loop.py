@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from lognot.channel import Channel, ChannelClosed
-from lognot.errors import LognotError
+from lognot.errors import LognotError, ProtocolError
 from lognot.messages import Message
 
 LONGEST_WAIT_S = 20 * 86400.0  # epoll_wait(2) counts milliseconds in an int
@@ -63,8 +63,9 @@ class Loop:
     def attach(self, channel: Channel, on_message: OnMessage, on_closed: OnClosed) -> None:
         """Receive from a channel.
 
-        `on_message` gets each message with its descriptor (-1: none), which it then owns. `on_closed` gets
-        ChannelClosed or ProtocolError once, after which the channel is forgotten and closed.
+        `on_message` gets each message with its descriptor (-1: none), which it then owns; it may find that
+        the message makes no sense and raise ProtocolError. `on_closed` gets that, or ChannelClosed, once;
+        the channel is forgotten and closed by then.
         """
 
         def ready(events: int) -> None:
@@ -74,7 +75,7 @@ class Loop:
                 if events & selectors.EVENT_READ:
                     for message, fd in channel.receive():
                         on_message(message, fd)
-            except LognotError as error:
+            except (ChannelClosed, ProtocolError) as error:
                 self.detach(channel)
                 on_closed(error)
 
@@ -88,7 +89,7 @@ class Loop:
             while on_message is not None and (waiting := channel.receive()):
                 for message, fd in waiting:
                     on_message(message, fd)
-        except LognotError:
+        except (ChannelClosed, ProtocolError):
             pass  # the end of what it sent
         self.detach(channel)
 

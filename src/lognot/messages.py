@@ -10,6 +10,7 @@ A descriptor can go with a message whose `fds` is 1 (unix(7), SCM_RIGHTS); the c
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
@@ -134,10 +135,30 @@ def _spans() -> Any:
 
     def get(reader: _Reader) -> tuple[tuple[int, int], ...]:
         count = _bounded(reader.number(), MAX_GROUPS)
-        pairs = _PAIR.iter_unpack(reader.take(_PAIR.size * count))
+        pairs = list(_PAIR.iter_unpack(reader.take(_PAIR.size * count)))
+        if any((start == _NONE) != (end == _NONE) for start, end in pairs):
+            raise ProtocolError("half a group")
         return tuple((-1, -1) if start == _NONE else (start, end) for start, end in pairs)
 
     return field(metadata={"codec": _Codec(put, get)})
+
+
+def _wait_status() -> Any:
+    """What waitpid(2) says of a process that ended, or UNKNOWN_STATUS."""
+
+    def checked(value: int) -> int:
+        # Others, such as that of a stopped process, have no exit code, and the os module raises for them.
+        if value != UNKNOWN_STATUS:
+            _bounded(value, 0xFFFF)
+            if not os.WIFEXITED(value) and not os.WIFSIGNALED(value):
+                raise ProtocolError(f"{value} is no wait status of a process that ended")
+        return value
+
+    return field(
+        metadata={
+            "codec": _Codec(lambda value: _U32.pack(checked(value)), lambda reader: checked(reader.number()))
+        }
+    )
 
 
 def _watches() -> Any:
@@ -287,8 +308,6 @@ class Begin(Message):
 class Ping(Message):
     """Show that your loop turns. Answered by Pong."""
 
-    token: int = _u64()
-
 
 @dataclass(frozen=True, slots=True)
 class Stop(Message):
@@ -310,8 +329,6 @@ class Begun(Message):
 @dataclass(frozen=True, slots=True)
 class Pong(Message):
     """The answer to Ping."""
-
-    token: int = _u64()
 
 
 @dataclass(frozen=True, slots=True)
@@ -419,7 +436,7 @@ class ActionFinished(Message):
 
     item_id: int = _u32()
     pid: int = _u32()
-    wait_status: int = _u32()  # as waitpid(2) gives it; UNKNOWN_STATUS for one that was adopted
+    wait_status: int = _wait_status()  # as waitpid(2) gives it; UNKNOWN_STATUS for one that was adopted
     duration_ms: int = _u64()
     timed_out: bool = _flag()
 

@@ -153,8 +153,8 @@ class Monitor:
             case m.Begin(token):
                 self._begin()
                 self._tell(m.Begun(token))
-            case m.Ping(token):
-                self._tell(m.Pong(token))
+            case m.Ping():
+                self._tell(m.Pong())
             case m.Stop():
                 self._stopping = True
 

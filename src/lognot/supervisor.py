@@ -21,16 +21,18 @@ from dataclasses import dataclass, field
 
 from lognot import messages as m
 from lognot import report
+from lognot.catalogue import Catalogue
 from lognot.channel import Channel, ChannelClosed, socket_pair
 from lognot.children import Backoff, Child, how_it_ended, start_child
-from lognot.errors import ConfigError, LognotError
+from lognot.errors import ConfigError, LognotError, ProtocolError
 from lognot.journal import ERROR, INFO, WARNING, Event, Journal
 from lognot.ledger import Ledger
 from lognot.logs import Logs
 from lognot.loop import Loop, Timer
 from lognot.service import Notifier, SignalQueue
-from lognot.settings import Config, Item, config_to_json
+from lognot.settings import MAX_ATHREAD_COUNT, Config, config_to_json
 from lognot.users import Account
+from lognot.watchdog import Watchdog
 
 BOOT_ATTEMPTS = 5  # a role that never came up this often will not come up
 STOP_GRACE_S = 10.0  # actions that run may finish; systemd's own patience is longer (TimeoutStopSec)
@@ -86,15 +88,13 @@ class Supervisor:
         self._monitor_backoff = Backoff()
         self._monitor_deaths_at_boot = 0
         self._executors: dict[int, _Executor] = {}
-        self._items: dict[int, Item] = {}
-        self._log_ids: dict[str, int] = {}
-        self._item_ids: dict[str, int] = {}  # of the items of the config in use
-        self._last_id = 0
+        self._next_executor_id = 1
+        self._catalogue = Catalogue()
+        self._log_ids: dict[str, int] = {}  # by path
         self._begun = False  # the monitor has said so since it was started
         self._begin_token = 0
         self._ready_pending = True
-        self._awaiting_pong: set[str] = set()
-        self._ping_token = 0
+        self._watchdog = Watchdog(self._loop, self._notifier, self._ping)
         self._stopping = False
         self._exit_status: int | None = None
         self._actions_run = 0
@@ -111,8 +111,7 @@ class Supervisor:
         )
         self._use_config(self._config)
         self._start_monitor()
-        if self._notifier.watchdog_interval_s:
-            self._on_watchdog()
+        self._watchdog.start()
         while self._exit_status is None:
             self._loop.turn()
         self._journal.write(Event.STOPPED, INFO, "stopped")
@@ -123,22 +122,17 @@ class Supervisor:
     def _use_config(self, config: Config) -> None:
         """Make a checked config the one in use: numbers for its items, logs and executors."""
         self._config = config
-        ids: dict[str, int] = {}
-        items: dict[int, Item] = {}
-        for item in config.items:
-            known = self._item_ids.get(item.name, 0)
-            if not known or self._items[known] != item:
-                self._last_id += 1
-                known = self._last_id
-            ids[item.name] = known
-            items[known] = item
-        self._item_ids, self._items = ids, items
+        self._catalogue.use(config)
         self._log_ids = self._logs.configure(item.path for item in config.items)
         accounts = {item.run_as for item in config.items}
         for executor in list(self._executors.values()):
-            executor.wanted = executor.account in accounts
-            if not executor.wanted and executor.child:
-                self._loop.send(executor.child.channel, m.Stop(int(STOP_GRACE_S * 1000)))
+            # One that was told to stop is not wanted again; the account gets a new one.
+            if executor.wanted and executor.account not in accounts:
+                executor.wanted = False
+                if executor.child:
+                    self._send(executor.child, m.Stop(int(STOP_GRACE_S * 1000)))
+                else:
+                    del self._executors[executor.executor_id]
         for account in sorted(accounts, key=lambda account: (account.uid, account.gid)):
             executor = self._executor_of(account)
             if executor.child is None:
@@ -150,14 +144,15 @@ class Supervisor:
         for executor in self._executors.values():
             if executor.account == account and executor.wanted:
                 return executor
-        self._last_id += 1
-        self._executors[self._last_id] = _Executor(self._last_id, account)
-        return self._executors[self._last_id]
+        executor = _Executor(self._next_executor_id, account)
+        self._next_executor_id += 1
+        self._executors[executor.executor_id] = executor
+        return executor
 
     def _configure(self, child: Child) -> None:
         items = self._config.items
         message = m.Configure(
-            tuple(self._item_ids[item.name] for item in items),
+            tuple(self._catalogue.number(item) for item in items),
             tuple(self._log_ids[item.path] for item in items),
             tuple(self._executor_of(item.run_as).executor_id for item in items),
         )
@@ -252,7 +247,7 @@ class Supervisor:
             case m.StreamDropped(stream_id):
                 self._logs.dropped(stream_id)
             case m.ItemFired():
-                report.item_fired(self._journal, self._items.get(message.item_id), message)
+                report.item_fired(self._journal, self._catalogue.item(message.item_id), message)
                 self._status_later()
             case m.Note():
                 self._on_note("monitor", message)
@@ -261,7 +256,7 @@ class Supervisor:
             case m.Begun(token):
                 self._on_begun(token)
             case m.Pong():
-                self._on_pong("monitor")
+                self._watchdog.answered("monitor")
 
     def _on_peer_broke(self, executor: _Executor | None) -> None:
         if executor and executor.child:
@@ -288,7 +283,7 @@ class Supervisor:
         how = how_it_ended(status)
         if os.WIFSIGNALED(status) and os.WTERMSIG(status) not in _SIGNALS_FROM_OUTSIDE:
             self._ledger.convict_search()
-        self._on_pong("monitor")
+        self._watchdog.answered("monitor")
         self._logs.disconnect()
         for executor in self._executors.values():
             executor.connected = False
@@ -326,6 +321,7 @@ class Supervisor:
         )
         self._loop.watch(child.pidfd, lambda: self._on_executor_end(executor))
         self._configure(child)
+        self._send(child, m.Ping())  # the answer says that it came up; one without work says nothing else
         now_ns = time.monotonic_ns()
         for pid, (item_id, started_ns) in executor.running.items():
             self._send(child, m.AdoptAction(item_id, pid, (now_ns - started_ns) // 1_000_000))
@@ -337,12 +333,14 @@ class Supervisor:
             case m.ActionStarted(item_id, pid):
                 executor.running[pid] = (item_id, time.monotonic_ns())
                 self._actions_run += 1
-                report.action_started(self._journal, self._items.get(item_id), message)
+                if len(executor.running) > MAX_ATHREAD_COUNT:
+                    raise ProtocolError("more actions than may run")
+                report.action_started(self._journal, self._catalogue.item(item_id), message)
             case m.ActionOutput(item_id):
-                report.action_output(self._journal, self._items.get(item_id), message)
+                report.action_output(self._journal, self._catalogue.item(item_id), message)
             case m.ActionFinished(item_id, pid):
                 executor.running.pop(pid, None)
-                report.action_finished(self._journal, self._items.get(item_id), message)
+                report.action_finished(self._journal, self._catalogue.item(item_id), message)
                 self._status_later()
             case m.Note():
                 self._on_note(_name(executor), message)
@@ -350,14 +348,14 @@ class Supervisor:
                 if self._monitor:
                     self._expel(self._monitor, LognotError("what it sent to an executor does not validate"))
             case m.Pong():
-                self._on_pong(_name(executor))
+                self._watchdog.answered(_name(executor))
 
     def _on_executor_end(self, executor: _Executor) -> None:
         child, executor.child = executor.child, None
         executor.connected = False
         assert child is not None
         how = how_it_ended(self._bury(child))
-        self._on_pong(_name(executor))
+        self._watchdog.answered(_name(executor))
         if self._stopping or not executor.wanted:
             del self._executors[executor.executor_id]
             self._stop_when_alone()
@@ -413,7 +411,7 @@ class Supervisor:
         self._exit_status = 1  # the others end by themselves when their channels close
 
     def _on_note(self, role: str, note: m.Note) -> None:
-        report.note(self._journal, role, note, self._items.get(note.about), self._logs.path(note.about))
+        report.note(self._journal, role, note, self._catalogue.item(note.about), self._logs.path(note.about))
 
     def _retry_limited_later(self) -> None:
         if self._logs.limited() and self._retry_timer is None:
@@ -427,22 +425,11 @@ class Supervisor:
 
     # The service manager.
 
-    def _on_watchdog(self) -> None:
-        """Ask every loop whether it turns; when all have answered, the service manager is told."""
-        assert self._notifier.watchdog_interval_s is not None
-        self._loop.call_later(self._notifier.watchdog_interval_s, self._on_watchdog)
-        if self._awaiting_pong:
-            return  # somebody hangs: the service manager will notice our silence
-        self._ping_token += 1
-        for name, child in self._children():
-            self._awaiting_pong.add(name)
-            self._send(child, m.Ping(self._ping_token))
-        self._on_pong("")
-
-    def _on_pong(self, name: str) -> None:
-        self._awaiting_pong.discard(name)
-        if not self._awaiting_pong and self._notifier.watchdog_interval_s:
-            self._notifier.alive()
+    def _ping(self) -> list[str]:
+        children = self._children()
+        for _, child in children:
+            self._send(child, m.Ping())
+        return [name for name, _ in children]
 
     def _children(self) -> list[tuple[str, Child]]:
         found = [("monitor", self._monitor)] if self._monitor else []
@@ -460,7 +447,7 @@ class Supervisor:
         there, total = self._logs.counts()
         lines, matches, fired = self._ledger.statistics()
         self._notifier.status(
-            f"watching {there} of {total} logs for {len(self._items)} items: "
+            f"watching {there} of {total} logs for {len(self._catalogue)} items: "
             f"{lines} lines, {matches} matches, {fired} times fired, {self._actions_run} actions run"
         )
 

@@ -8,7 +8,8 @@ A file that only grows is the easy case. Two things make it harder:
 Truncation (logrotate's copytruncate). The size may be below what was read, or may have grown past it again
 before anybody looked. So each read begins a little before the place where the last one ended and expects
 the same bytes there (the mark). Where they differ, the file was emptied in between and is read from its
-first byte. A writer without O_APPEND leaves a hole of NULs before its next line; that is skipped.
+first byte. A writer without O_APPEND leaves a hole of NULs before its next line; NULs at the beginning of a
+file are skipped.
 
 Unfinished and overlong lines. Only complete lines leave here. The rest waits, in memory, for its newline;
 when it passes `max_line_bytes`, that much of it leaves as a line and the remainder is left out.
@@ -16,8 +17,8 @@ when it passes `max_line_bytes`, that much of it leaves as a line and the remain
 
 from __future__ import annotations
 
-import hashlib
 import os
+from _blake2 import blake2b  # as hashlib has it, without OpenSSL (1 MB)
 from dataclasses import dataclass
 
 BLOCK_BYTES = 256 * 1024  # larger reads gain nothing; smaller ones cost more calls in a burst
@@ -78,25 +79,30 @@ class Tail:
         self.offset = offset  # everything before it has left as lines
         self.skipping = skipping
         self._partial = bytearray()  # what was read behind `offset`
-        self._mark = os.pread(fd, min(MARK_BYTES, offset), max(0, offset - MARK_BYTES)) if offset else b""
+        self._mark = self._bytes_before(offset)
         self._offset_mark = self._mark  # the bytes before `offset`; `_mark` is the bytes before what was read
-        self._skip_nul = False
+        self._skip_nul = not self._mark.strip(b"\0")  # nothing but NULs so far
 
     @classmethod
     def at_end(cls, fd: int, max_line_bytes: int, size: int) -> Tail:
         """Begin where the file of `size` bytes ended, with its last line where that was not finished yet."""
-        begin = max(0, size - max_line_bytes)
+        begin = max(0, size - max_line_bytes - 1)
         behind = os.pread(fd, size - begin, begin)
+        if len(behind) < size - begin:  # emptied since its size was looked at: all of it is new
+            return cls(fd, max_line_bytes)
         newline = behind.rfind(b"\n")
-        if newline >= 0:
-            return cls(fd, max_line_bytes, offset=begin + newline + 1)
-        return cls(fd, max_line_bytes, offset=begin + len(behind) if begin else 0, skipping=begin > 0)
+        unfinished = behind[newline + 1 :]
+        if newline < 0:  # at the beginning of the file, or behind a hole
+            unfinished = unfinished.lstrip(b"\0")
+        if len(unfinished) > max_line_bytes:  # too long to be seen whole
+            return cls(fd, max_line_bytes, offset=size, skipping=True)
+        return cls(fd, max_line_bytes, offset=size - len(unfinished))
 
     def digest(self) -> bytes:
         """A digest of the bytes before the offset; empty at the beginning of the file."""
         if not self._offset_mark:
             return b""
-        return hashlib.blake2b(self._offset_mark, digest_size=_DIGEST_BYTES).digest()
+        return blake2b(self._offset_mark, digest_size=_DIGEST_BYTES).digest()
 
     def read(self) -> Reading:
         """Read on, at most BLOCK_BYTES.
@@ -104,7 +110,7 @@ class Tail:
         Raises:
             OSError: the file cannot be read (pread(2)).
         """
-        if self._skip_nul and not self._partial:
+        if self._skip_nul:
             self._jump_hole()
         mark = self._mark
         seen = self.offset + len(self._partial)
@@ -129,6 +135,11 @@ class Tail:
             new = rest
         return Reading(self._lines_of(new, data), more=more)
 
+    def _bytes_before(self, offset: int) -> bytes:
+        length = min(MARK_BYTES, offset)
+        # Where the file is shorter than that, this is a mark that it does not have: it counts as emptied.
+        return os.pread(self._fd, length, offset - length).ljust(length, b"\0")
+
     def _restart(self) -> None:
         self.generation += 1
         self.offset = 0
@@ -145,7 +156,7 @@ class Tail:
             return
         if data_at > self.offset:
             self.offset = data_at
-            self._mark = self._offset_mark = b""
+            self._mark = self._offset_mark = self._bytes_before(data_at)
 
     def _leave_out(self, count: int, data: bytes, rest: bytes) -> None:
         self.offset += count

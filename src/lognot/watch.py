@@ -9,16 +9,26 @@ watched, whatever happens to the name meanwhile.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import logging
 import os
 import struct
+import sys
+import types
 from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import pyinotify
+_libraries = types.ModuleType("ctypes.util")
+_libraries.find_library = lambda name: "libc.so.6"  # type: ignore[attr-defined]
+# pyinotify asks ctypes.util where the C library is, which runs ldconfig, and gcc where that fails: no work
+# for a root process. It is the one that we run on. This spares its imports too (shutil, bz2, lzma: 1 MB).
+_found = sys.modules.setdefault("ctypes.util", _libraries)
+ctypes.util = _found  # type: ignore[attr-defined]
+
+import pyinotify  # noqa: E402
 
 FILE_MASK: int = pyinotify.IN_MODIFY | pyinotify.IN_ATTRIB | pyinotify.IN_CLOSE_WRITE | pyinotify.IN_MOVE_SELF
 # Everything that can change what a name in the directory leads to, or whether we may follow it.

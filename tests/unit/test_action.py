@@ -446,10 +446,12 @@ def word(depth: int) -> st.SearchStrategy[Piece]:
     return st.lists(bare | SINGLE_QUOTED | double_quoted(depth), min_size=1, max_size=4).map(joined)
 
 
+# Every example starts a shell or two: some milliseconds each.
+SLOW = settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+
+
 @pytest.mark.parametrize("shell", SHELLS)
-@settings(
-    max_examples=200, deadline=None, suppress_health_check=list(HealthCheck)
-)
+@SLOW
 @given(
     st.lists(word(2), min_size=1, max_size=5), GROUPS, st.sampled_from([b"", b" # it's \" $1 $(", b"; : $2"])
 )
@@ -473,9 +475,7 @@ MARKS = {1: b"MARKONE", 2: b"MARKTWO", 10: b"MARKTEN"}
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-@settings(
-    max_examples=200, deadline=None, suppress_health_check=list(HealthCheck)
-)
+@SLOW
 @given(ANY_TEXT, GROUPS)
 def test_whatever_the_text_a_value_acts_like_a_plain_word(
     shell: str, empty_directory: Path, text: bytes, values: dict[int, bytes]
@@ -500,9 +500,7 @@ WILD_TOKENS += [b" [[ ", b" ]] ", b"\na\n", b" case ", b" in ", b" if ", b" do "
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-@settings(
-    max_examples=200, deadline=None, suppress_health_check=list(HealthCheck)
-)
+@SLOW
 @given(st.lists(st.sampled_from(WILD_TOKENS), max_size=16).map(b"".join), GROUPS)
 @example(b'"`j $1`"', dict.fromkeys(MARKS, b"$(echo>PWNED)"))
 @example(b"$((x[$1]))", dict.fromkeys(MARKS, b"$(echo>PWNED)"))
