@@ -81,7 +81,7 @@ def start_child(
         to_child: what it accepts from us.
 
     Raises:
-        OSError: fork(2) or socketpair(2) failed.
+        OSError: fork(2), socketpair(2) or pidfd_open(2) failed.
     """
     ours, theirs = socket_pair()
     try:
@@ -94,7 +94,14 @@ def start_child(
         ours.detach()  # closed below; the object must not close that number a second time
         _run_child(name, main, Channel(theirs, to_child))
     theirs.close()
-    return Child(name, pid, os.pidfd_open(pid), Channel(ours, from_child))
+    try:
+        pidfd = os.pidfd_open(pid)
+    except OSError:  # no descriptor left: nothing would tell us of its end
+        ours.close()
+        os.kill(pid, signal.SIGKILL)  # our own child, not waited for yet: the pid is still its own
+        os.waitpid(pid, 0)
+        raise
+    return Child(name, pid, pidfd, Channel(ours, from_child))
 
 
 def _run_child(name: str, main: Callable[[Channel], None], channel: Channel) -> None:
@@ -140,29 +147,28 @@ def ask_child(function: Callable[[], bytes], account: Account, timeout_s: float)
     For work on text that the supervisor itself should not touch.
 
     Raises:
-        LognotError: the child failed, said too much or took longer than `timeout_s`.
+        LognotError: the child could not be started, failed, said too much or took longer than `timeout_s`.
     """
-    reader, writer = os.pipe()
-    pid = os.fork()
+    reader = writer = -1
+    try:
+        reader, writer = os.pipe()
+        pid = os.fork()
+    except OSError as error:
+        for fd in (reader, writer):
+            if fd >= 0:
+                os.close(fd)
+        raise LognotError(f"no process can be started: {error.strerror}") from error
     if pid == 0:
-        status = 1
-        try:
-            _inherit_only(writer)
-            become(account)
-            forbid_dumps()
-            data = function()
-            while data:
-                data = data[os.write(writer, data) :]
-            status = 0
-        finally:
-            os._exit(status)
+        _answer(function, account, writer)
     os.close(writer)
     answer = bytearray()
     deadline = time.monotonic() + timeout_s
     complete = False
+    poll = select.poll()  # select(2) takes no descriptor above 1023, and we may have a log behind each
+    poll.register(reader, select.POLLIN)
     try:
         while len(answer) <= ANSWER_BYTES:
-            if not select.select([reader], [], [], max(0.0, deadline - time.monotonic()))[0]:
+            if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
                 break
             piece = os.read(reader, 65536)
             if not piece:
@@ -171,14 +177,35 @@ def ask_child(function: Callable[[], bytes], account: Account, timeout_s: float)
             answer += piece
     finally:
         os.close(reader)
-        if not complete:
-            os.kill(pid, signal.SIGKILL)  # our own child, not waited for yet: the pid is still its own
+        # Our own child, not waited for yet: the pid is still its own. One that has exited keeps its status.
+        os.kill(pid, signal.SIGKILL)
         _, status = os.waitpid(pid, 0)
+    if len(answer) > ANSWER_BYTES:
+        raise LognotError(f"answered with more than {ANSWER_BYTES} bytes")
     if not complete:
         raise LognotError(f"gave no complete answer within {timeout_s:g} seconds")
     if status:
-        raise LognotError(f"failed: {how_it_ended(status)}")
+        reason = answer[:MAX_QUOTE_BYTES].decode("utf-8", "replace")
+        raise LognotError(f"failed: {reason or how_it_ended(status)}")
     return bytes(answer)
+
+
+def _answer(function: Callable[[], bytes], account: Account, writer: int) -> None:
+    """Be the child of `ask_child`; never returns."""
+    status = 1
+    try:
+        _inherit_only(writer)
+        become(account)
+        forbid_dumps()
+        try:
+            data = function()
+            status = 0
+        except Exception as error:
+            data = f"{type(error).__name__}: {error}".encode("utf-8", "replace")
+        while data:
+            data = data[os.write(writer, data) :]
+    finally:
+        os._exit(status)
 
 
 class Backoff:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import io
+import os
 import sys
 from collections.abc import Sequence
 
@@ -52,32 +54,39 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(
             "--stdout and --daemon exclude each other: in the background there is no standard output"
         )
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Log text may hold what the terminal's encoding has no character for.
+        sys.stdout.reconfigure(errors="backslashreplace", line_buffering=True)
     try:
-        if arguments.retest is not None:
-            from lognot.trial import try_regex
-
-            return try_regex(arguments.retest, sys.stdin.buffer, sys.stdout)
-        if arguments.test is not None:
-            from lognot.trial import try_config
-
-            return try_config(arguments.test, arguments.uid, arguments.gid, arguments.chdir)
-        from lognot.start import Options, start
-
-        return start(
-            Options(
-                config=arguments.config,
-                logfile=arguments.logfile,
-                stdout=arguments.stdout,
-                daemon=arguments.daemon,
-                pid_file=arguments.pid,
-                uid=arguments.uid,
-                gid=arguments.gid,
-                directory=arguments.chdir,
-                verbose=arguments.verbose,
-            )
-        )
+        return _run(arguments)
     except BrokenPipeError:  # whoever read our output has seen enough
-        sys.stderr.close()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what is still in the buffer
         return 1
     except KeyboardInterrupt:
         return 1
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    if arguments.retest is not None:
+        from lognot.trial import try_regex
+
+        return try_regex(arguments.retest, sys.stdin.buffer, sys.stdout)
+    if arguments.test is not None:
+        from lognot.trial import try_config
+
+        return try_config(arguments.test, arguments.uid, arguments.gid, arguments.chdir)
+    from lognot.start import Options, start
+
+    return start(
+        Options(
+            config=arguments.config,
+            logfile=arguments.logfile,
+            stdout=arguments.stdout,
+            daemon=arguments.daemon,
+            pid_file=arguments.pid,
+            uid=arguments.uid,
+            gid=arguments.gid,
+            directory=arguments.chdir,
+            verbose=arguments.verbose,
+        )
+    )

@@ -117,8 +117,8 @@ class Executor:
                 self._connect(fd)
             case m.AdoptAction():
                 self._adopt(message)
-            case m.Ping(token):
-                self._tell(m.Pong(token))
+            case m.Ping():
+                self._tell(m.Pong())
             case m.Stop(grace_ms):
                 self._stop(grace_ms / 1000)
 

@@ -9,6 +9,7 @@ Every kind of event has a MESSAGE_ID of its own, fixed for ever (systemd.journal
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
 import re
@@ -85,23 +86,20 @@ class JournaldSink:
     def __init__(self) -> None:
         from systemd import journal  # only where it is used: it costs 1 MB
 
-        self._send = journal.send
+        self._send = journal.sendv  # journal.send would add where in our source it was called
 
     def write(self, event: Event, priority: int, message: str, fields: dict[str, str]) -> None:
-        """Send it with its MESSAGE_ID and fields."""
-        self._send(
-            message,
-            MESSAGE_ID=event.value,
-            PRIORITY=str(priority),
-            SYSLOG_IDENTIFIER=IDENTIFIER,
-            SYSLOG_FACILITY=str(syslog.LOG_DAEMON >> 3),
-            SYSLOG_PID=str(os.getpid()),  # makes the line recognisable when journald hands it to syslog
-            # Given so that systemd.journal does not walk the stack to find them.
-            CODE_FILE="",
-            CODE_LINE="",
-            CODE_FUNC="",
-            **fields,
-        )
+        """Send it with its MESSAGE_ID and fields; while there is no journald, nobody hears it."""
+        with contextlib.suppress(OSError):
+            self._send(
+                f"MESSAGE={message}",
+                f"MESSAGE_ID={event.value}",
+                f"PRIORITY={priority}",
+                f"SYSLOG_IDENTIFIER={IDENTIFIER}",
+                f"SYSLOG_FACILITY={syslog.LOG_DAEMON >> 3}",
+                f"SYSLOG_PID={os.getpid()}",  # the line is recognised when journald hands it to syslog
+                *(f"{name}={value}" for name, value in fields.items()),
+            )
 
     def reopen(self) -> None:
         """Nothing to reopen."""
@@ -124,19 +122,18 @@ class SyslogSink:
 class StreamSink:
     """Standard output or standard error, a line a record, in the form that syslog files have."""
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-        self._broken = False
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream  # None: it was closed when we were started
 
     def write(self, event: Event, priority: int, message: str, fields: dict[str, str]) -> None:
         """Write a line, unless nobody reads any more."""
-        if self._broken:
+        if self._stream is None:
             return
         try:
             self._stream.write(f"{line_of(priority, message)}\n")
             self._stream.flush()
         except (OSError, ValueError):  # whoever read it is gone; the service goes on
-            self._broken = True
+            self._stream = None
 
     def reopen(self) -> None:
         """Nothing to reopen."""
@@ -162,7 +159,8 @@ class FileSink:
         try:
             os.write(self._fd, data)
         except OSError as error:  # the disk is full: watching goes on, and somebody may read this
-            print(f"{IDENTIFIER}: cannot write {self._path}: {error.strerror}", file=sys.stderr)
+            with contextlib.suppress(OSError, ValueError):
+                print(f"{IDENTIFIER}: cannot write {self._path}: {error.strerror}", file=sys.stderr)
 
     def reopen(self) -> None:
         """Open the path anew, then close the old file."""
@@ -250,8 +248,12 @@ def own_line_pattern(pid: int) -> re.Pattern[bytes]:
     """Give a pattern for `match` that knows the lines that the lognot of this pid has written itself.
 
     They must never be reacted to, or one action's record would bring the next. Only the header is looked
-    at: a time (RFC 3164 or RFC 3339), at most one word for the host, and our tag. Whoever merely gets text
-    into another program's message cannot write there.
+    at: a time (RFC 3164 or RFC 3339), at most one word for the host, in busybox's files facility and
+    severity, and our tag (RFC 5424 has the pid behind a space). Whoever merely gets text into another
+    program's message cannot write there.
     """
     time = rb"(?:[A-Z][a-z]{2} [ 0-9][0-9] [0-9:]{8}|[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.,+Z-]+)"
-    return re.compile(rb"(?:<[0-9]{1,3}>)?" + time + rb"(?: [^ ]+)? " + f"{IDENTIFIER}\\[{pid}\\]:".encode())
+    priority = rb"(?:<[0-9]{1,3}>(?:1 )?)?"
+    severity = rb"(?: daemon\.(?:err|warn|notice|info|debug))?"
+    tag = f"{IDENTIFIER}(?:\\[{pid}\\]:| {pid} )".encode()
+    return re.compile(priority + time + rb"(?: [^ ]+)?" + severity + b" " + tag)

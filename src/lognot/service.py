@@ -18,6 +18,7 @@ import sdnotify
 from lognot.errors import LognotError
 
 DAEMON_START_S = 60.0  # a daemon that is not ready by then is reported as failed
+NOTIFY_S = 0.5  # a service manager that does not listen must not stop us
 
 
 class Notifier:
@@ -28,6 +29,8 @@ class Notifier:
 
     def __init__(self) -> None:
         self._notifier = sdnotify.SystemdNotifier()
+        if self._notifier.socket is not None:
+            self._notifier.socket.settimeout(NOTIFY_S)
         os.environ.pop("NOTIFY_SOCKET", None)
         self.watchdog_interval_s = _watchdog_interval_s(
             os.environ.pop("WATCHDOG_USEC", ""), os.environ.pop("WATCHDOG_PID", "")
@@ -56,7 +59,7 @@ class Notifier:
 
 def _watchdog_interval_s(usec: str, pid: str) -> float | None:
     """How often to say WATCHDOG=1: half of what the manager waits (sd_watchdog_enabled(3)); None: never."""
-    if not usec.isdigit() or int(usec) == 0 or (pid and pid != str(os.getpid())):
+    if not usec.isdecimal() or int(usec) == 0 or (pid and pid != str(os.getpid())):
         return None
     return int(usec) / 2 / 1_000_000
 
@@ -103,6 +106,14 @@ def forget_signals() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
+def hold_standard_descriptors() -> None:
+    """Open /dev/null as 0, 1 and 2 where the caller has closed them, so that nothing of ours lands there."""
+    fd = os.open(os.devnull, os.O_RDWR)
+    while fd <= 2:
+        fd = os.open(os.devnull, os.O_RDWR)
+    os.close(fd)
+
+
 def ignore_stop_signals() -> None:
     """For the roles that the supervisor tells to stop: a terminal or a manager signals every process."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGPIPE):
@@ -124,22 +135,32 @@ class PidFile:
             raise LognotError(f"'{path}' names a process that runs: {running}")
         # A new file by its own name and then a rename: never a half-written one, never through a symlink.
         temporary = path.with_name(f"{path.name}.{os.getpid()}")
+        temporary.unlink(missing_ok=True)  # of one that had our pid, and was killed just here
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         try:
             os.write(fd, f"{os.getpid()}\n".encode())
+            temporary.replace(path)
+        except OSError:
+            temporary.unlink()
+            raise
         finally:
             os.close(fd)
-        temporary.replace(path)
 
     def _running(self) -> int:
+        """Give the pid in the file if it is that of another process that runs, else 0."""
         try:
             pid = int(self._path.read_bytes()[:32])
-            os.kill(pid, 0)
-        except (FileNotFoundError, ValueError, ProcessLookupError):
+        except (FileNotFoundError, ValueError):
             return 0
-        except PermissionError:
+        if pid <= 0 or pid == os.getpid():  # kill(2) would take 0 and below for groups of processes
+            return 0
+        try:
+            os.kill(pid, 0)
+        except (ProcessLookupError, OverflowError):
+            return 0
+        except PermissionError:  # it is another user's
             return pid
-        return pid if pid not in (0, os.getpid()) else 0
+        return pid
 
     def remove(self) -> None:
         """Remove it, if it is still ours."""
