@@ -69,7 +69,6 @@ class Channel:
         self._incoming = bytearray()
         self._incoming_fd = -1
         self._outgoing: deque[tuple[bytes, int]] = deque()
-        self._mid_message = False  # the last packet that was sent is not the last one of its message
         self.pending_bytes = 0
 
     def fileno(self) -> int:
@@ -95,19 +94,6 @@ class Channel:
         if self.pending_bytes > MAX_PENDING_BYTES:
             raise ChannelStuck(f"{self.pending_bytes} bytes wait for a peer that does not read")
 
-    def send_now(self, message: Message) -> bool:
-        """Send a small message if the kernel takes it at once, ahead of whatever waits; say whether it did.
-
-        Not where it could come between the packets of a long one. For a forked child, which shares the
-        connection: what waits here is its parent's to send.
-
-        Raises:
-            ChannelClosed: the peer is gone.
-        """
-        if self._mid_message or any(packet.startswith(_MORE) for packet, _ in self._outgoing):
-            return False
-        return self._send_packet(_LAST + encode(message), -1)
-
     def flush(self) -> bool:
         """Send what waits, as far as the kernel takes it; True when nothing waits any more."""
         while self._outgoing:
@@ -128,7 +114,6 @@ class Channel:
             return False
         except (BrokenPipeError, ConnectionError) as error:
             raise ChannelClosed("the peer is gone") from error
-        self._mid_message = packet.startswith(_MORE)
         return True
 
     def receive(self) -> list[tuple[Message, int]]:

@@ -141,10 +141,13 @@ def _inherit_only(*kept: int) -> None:
         sys.modules["random"].seed()
 
 
-def ask_child(function: Callable[[], bytes], account: Account, timeout_s: float) -> bytes:
+def ask_child(
+    function: Callable[[], bytes], account: Account, timeout_s: float, prepare: Callable[[], object]
+) -> bytes:
     """Run a function in a child that became `account`, and give what it returned.
 
-    For work on text that the supervisor itself should not touch.
+    For work on text that the supervisor itself should not touch. `prepare` is called in the child before it
+    becomes `account`, to load what that one may not be able to read.
 
     Raises:
         LognotError: the child could not be started, failed, said too much or took longer than `timeout_s`.
@@ -159,7 +162,7 @@ def ask_child(function: Callable[[], bytes], account: Account, timeout_s: float)
                 os.close(fd)
         raise LognotError(f"no process can be started: {error.strerror}") from error
     if pid == 0:
-        _answer(function, account, writer)
+        _answer(function, account, writer, prepare)
     os.close(writer)
     answer = bytearray()
     deadline = time.monotonic() + timeout_s
@@ -190,14 +193,17 @@ def ask_child(function: Callable[[], bytes], account: Account, timeout_s: float)
     return bytes(answer)
 
 
-def _answer(function: Callable[[], bytes], account: Account, writer: int) -> None:
+def _answer(
+    function: Callable[[], bytes], account: Account, writer: int, prepare: Callable[[], object]
+) -> None:
     """Be the child of `ask_child`; never returns."""
     status = 1
     try:
         _inherit_only(writer)
-        become(account)
-        forbid_dumps()
         try:
+            prepare()
+            become(account)
+            forbid_dumps()
             data = function()
             status = 0
         except Exception as error:

@@ -9,13 +9,23 @@ Runs in the monitor. Never blocks: with too many waiting, the newest is dropped 
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable
 
 from lognot.channel import MAX_MESSAGE_BYTES, Channel
 from lognot.errors import LognotError, ProtocolError
 from lognot.loop import Loop
-from lognot.messages import EXECUTOR_TO_MONITOR, ActionTaken, Kind, Message, RunAction
+from lognot.messages import (
+    EXECUTOR_TO_MONITOR,
+    ActionStarting,
+    ActionTaken,
+    Kind,
+    Message,
+    RunAction,
+    UseStartMark,
+)
+from lognot.process import has_started
 
 MAX_WAITING = 10_000  # actions for one executor; at 2 at a time and 10 ms each, the work of a minute
 MAX_WAITING_BYTES = 32 * 1024 * 1024  # of log lines and offsets that go with them
@@ -28,7 +38,7 @@ def waiting_bytes(action: RunAction) -> int:
     return len(action.line) + 8 * len(action.spans)
 
 
-def occasion(message: RunAction | ActionTaken) -> Occasion:
+def occasion(message: RunAction | ActionStarting | ActionTaken) -> Occasion:
     """Give what names an occasion to run an action, the same in every process."""
     return (message.item_id, message.kind, message.stream_id, message.position)
 
@@ -46,13 +56,15 @@ class Dispatcher:
         self._on_broken = on_broken
         self._channel: Channel | None = None
         self._next: Channel | None = None
+        self._starting: Occasion | None = None
+        self._mark = -1
         self._waiting: dict[Occasion, RunAction] = {}
         self._waiting_bytes = 0
 
     def connect(self, sock: socket.socket) -> None:
         """Use a new connection, which it then owns, once the old one has said its last word.
 
-        What an action's process says just before it becomes the action can come after its executor is dead.
+        It has not yet while an action that the dead executor was starting is still on its way to the shell.
         """
         channel = Channel(sock, EXECUTOR_TO_MONITOR, MAX_MESSAGE_BYTES)
         if self._channel is None:
@@ -97,16 +109,35 @@ class Dispatcher:
 
     def _on_message(self, message: Message, fd: int) -> None:
         match message:
+            case ActionStarting():
+                self._starting = occasion(message)
             case ActionTaken():
-                action = self._waiting.pop(occasion(message), None)
-                if action is not None:
-                    self._waiting_bytes -= waiting_bytes(action)
+                self._started(occasion(message))
             case RunAction():  # waits in the executor since the time of the last monitor
                 self._keep(message)
+            case UseStartMark():
+                self._forget_mark()
+                self._mark = fd
+
+    def _started(self, which: Occasion | None) -> None:
+        self._starting = None
+        action = self._waiting.pop(which, None) if which else None
+        if action is not None:
+            self._waiting_bytes -= waiting_bytes(action)
+
+    def _forget_mark(self) -> None:
+        if self._mark >= 0:
+            os.close(self._mark)
+            self._mark = -1
 
     def _on_closed(self, error: LognotError) -> None:
         if isinstance(error, ProtocolError):
             self._on_broken()
+        # The new process of an action holds the channel until it has become the shell: it is known by now.
+        if self._mark >= 0 and has_started(self._mark):
+            self._started(self._starting)
+        self._starting = None
+        self._forget_mark()
         self._channel, channel, self._next = None, self._next, None
         if channel is not None:
             self._use(channel)

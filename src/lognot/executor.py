@@ -14,8 +14,7 @@ import resource
 import signal
 import socket
 import time
-from collections import OrderedDict, deque
-from contextlib import suppress
+from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
 
 from lognot import messages as m
@@ -27,16 +26,19 @@ from lognot.loop import Loop, Timer
 from lognot.messages import MAX_QUOTE_BYTES, Kind, Notice
 from lognot.notes import Notes
 from lognot.privileges import become, forbid_dumps
-from lognot.service import forget_signals, ignore_stop_signals
+from lognot.process import StartMark, is_alone, signal_group, start_shell
+from lognot.service import ignore_stop_signals
 from lognot.settings import Config, Item, config_from_json
 from lognot.users import Account
 
-SHELL = "/bin/sh"
 KILL_AFTER_S = 5.0  # between SIGTERM and SIGKILL to an action that took too long
 FORK_RETRY_S = 0.5  # when no process can be had, until it is tried again
 MAX_OUTPUT_BYTES = 64 * 1024  # of one action that reach the log
+LINE_COST_BYTES = 64  # at least, of a line in there: many short lines are as much of a flood
 READ_BYTES = 64 * 1024
 LAST_READS = 64  # of a pipe whose action has ended
+FILES_OF_ACTION = 2  # its pidfd and its output
+FILES_OF_OURS = 64  # channels and what a start needs for a moment
 MAX_OCCASIONS = 16384  # streams and items whose last occasion is remembered
 
 
@@ -47,15 +49,17 @@ def run_executor(channel: Channel, account: Account, directory: str, open_files:
         channel: to the supervisor.
         account: who to be.
         directory: where the actions start.
-        open_files: RLIMIT_NOFILE for the actions, soft and hard.
+        open_files: RLIMIT_NOFILE, soft and hard, that lognot was started with: the actions inherit it.
 
     Raises:
         LognotError, OSError: what cannot be gone on from; a new executor will be started.
     """
+    os.chdir(directory)
+    resource.setrlimit(resource.RLIMIT_NOFILE, open_files)
     become(account)
     forbid_dumps()  # the actions are of the same user
     ignore_stop_signals()
-    Executor(channel, account, directory, open_files).run()
+    Executor(channel, account).run()
 
 
 @dataclass(slots=True)
@@ -69,32 +73,30 @@ class _Action:
     pidfd: int = -1
     output: int = -1  # the pipe from it
     line: bytes = b""  # of its output, not finished yet
-    printed: int = 0  # bytes
+    printed: int = 0  # bytes that went into the log, a short line counted as LINE_COST_BYTES
     unprinted: int = 0  # bytes left out
     started_ns: int = 0
     timed_out: bool = False
     ending: bool = False  # SIGTERM was sent
     killed: bool = False  # SIGKILL was sent
+    ended: bool = False  # the shell has, but not the rest of its group
     timers: list[Timer] = field(default_factory=list)
 
 
 class Executor:
     """The role's state and its loop."""
 
-    def __init__(
-        self, channel: Channel, account: Account, directory: str, open_files: tuple[int, int]
-    ) -> None:
+    def __init__(self, channel: Channel, account: Account) -> None:
         self._channel = channel
         self._account = account
-        self._directory = directory
-        self._open_files = open_files
+        self._mark = StartMark()
         self._loop = Loop()
         self._notes = Notes(self._loop, self._tell)
         self._config: Config | None = None
         self._items: dict[int, Item] = {}
         self._templates: dict[tuple[int, Kind], Template] = {}
         self._monitor: Channel | None = None
-        self._queue: deque[_Action] = deque()
+        self._queue: OrderedDict[Occasion, _Action] = OrderedDict()
         self._queued_bytes = 0
         self._running: dict[int, _Action] = {}
         self._last: OrderedDict[tuple[int, Kind, int], int] = OrderedDict()  # position of the last occasion
@@ -131,6 +133,7 @@ class Executor:
         finally:
             os.close(fd)
         self._config = config
+        _allow_open_files(FILES_OF_ACTION * config.athread_count + FILES_OF_OURS)
         self._items = dict(zip(message.item_ids, config.items, strict=True))
         self._templates.clear()
         self._start_queued()
@@ -149,7 +152,7 @@ class Executor:
     def _leave(self) -> None:
         """The supervisor is gone: nobody minds our actions any more, so they are told to end, as we do."""
         for action in self._running.values():
-            _signal_group(action, signal.SIGTERM)
+            signal_group(action.pid, signal.SIGTERM)
         os._exit(1)
 
     def _stop(self, grace_s: float) -> None:
@@ -160,8 +163,9 @@ class Executor:
         self._loop.call_later(grace_s, self._stop_now)
 
     def _stop_now(self) -> None:
-        for action in self._queue:
-            self._notes.say(Notice.ACTIONS_DROPPED, action.item_id, 1, b"lognot stops")
+        dropped = Counter(action.item_id for action in self._queue.values())
+        for item_id, number in dropped.items():
+            self._notes.say(Notice.ACTIONS_DROPPED, item_id, number, b"lognot stops")
         self._queue.clear()
         for action in self._running.values():
             self._end(action)
@@ -174,7 +178,7 @@ class Executor:
             self._loop.drain(self._monitor)
         self._monitor = Channel(socket.socket(fileno=fd), m.MONITOR_TO_EXECUTOR, MAX_MESSAGE_BYTES)
         self._loop.attach(self._monitor, self._on_request, self._on_monitor_closed)
-        for action in self._queue:
+        for action in self._queue.values():
             if action.request is not None:
                 self._loop.send(self._monitor, action.request)
 
@@ -188,15 +192,15 @@ class Executor:
         if not all(-1 <= start <= end <= len(request.line) for start, end in request.spans):
             raise ProtocolError("offsets outside of the line")
         item = self._items.get(request.item_id)
+        which = occasion(request)
         stream = (request.item_id, request.kind, request.stream_id)
         if item is None or item.run_as != self._account:  # of a config that is gone
-            self._taken(occasion(request))
+            self._taken(which)
             return
         if request.position <= self._last.get(stream, -1):
             # Said again by a new monitor. When it still waits, it will be taken later.
-            waiting = (action.request for action in self._queue)
-            if not any(known and occasion(known) == occasion(request) for known in waiting):
-                self._taken(occasion(request))
+            if which not in self._queue:
+                self._taken(which)
             return
         self._last[stream] = request.position
         self._last.move_to_end(stream)
@@ -205,23 +209,27 @@ class Executor:
         # The monitor keeps within these, so an honest one never gets here.
         if len(self._queue) >= 2 * MAX_WAITING or self._queued_bytes > 2 * MAX_WAITING_BYTES:
             raise ProtocolError("more actions than may wait")
-        self._queue.append(_Action(request.item_id, item, request))
+        self._queue[which] = _Action(request.item_id, item, request)
         self._queued_bytes += waiting_bytes(request)
         self._start_queued()
 
     def _taken(self, which: Occasion) -> None:
+        self._say(m.ActionTaken(*which))
+
+    def _say(self, message: m.Message, fd: int = -1) -> None:
+        """Tell the monitor, when there is one."""
         if self._monitor is not None:
-            self._loop.send(self._monitor, m.ActionTaken(*which))
+            self._loop.send(self._monitor, message, fd)
 
     # Actions.
 
     def _start_queued(self) -> None:
         while self._queue and self._config and len(self._running) < self._config.athread_count:
-            action = self._queue[0]
+            action = next(iter(self._queue.values()))
             assert action.request is not None
             if self._retrying or not self._start(action, action.request):
                 return
-            self._queue.popleft()
+            self._queue.popitem(last=False)
             self._queued_bytes -= waiting_bytes(action.request)
 
     def _start(self, action: _Action, request: m.RunAction) -> bool:
@@ -237,58 +245,25 @@ class Executor:
             line=request.line if request.kind is Kind.UPBOUND else None,
             spans=request.spans,
         )
-        reader = writer = -1
+        which = occasion(request)
+        started_ns = time.monotonic_ns()
         try:
-            reader, writer = os.pipe()
-            pid = os.fork()
+            self._say(m.ActionStarting(*which))
+            pid, action.output = start_shell(template.shell_text, variables, self._mark)
         except OSError as error:  # EAGAIN: the user's limit of processes; EMFILE
-            for fd in (reader, writer):
-                if fd >= 0:
-                    os.close(fd)
             self._notes.say(Notice.FORK_FAILED, action.item_id, 1, (error.strerror or "").encode())
             self._retrying = True
             self._loop.call_later(FORK_RETRY_S, self._retry)
             return False
-        if pid == 0:
-            self._be_action(template.shell_text, variables, writer, occasion(request))
-        os.close(writer)
-        os.set_blocking(reader, False)
-        action.output = reader
-        self._loop.watch(reader, lambda: self._read_output(action))
-        self._taken(occasion(request))
-        self._mind(action, pid, time.monotonic_ns())
+        self._loop.watch(action.output, lambda: self._read_output(action))
+        self._taken(which)
+        self._mind(action, pid, started_ns)
         self._tell(m.ActionStarted(action.item_id, pid))
         return True
 
     def _retry(self) -> None:
         self._retrying = False
         self._start_queued()
-
-    def _be_action(
-        self, shell_text: bytes, variables: dict[bytes, bytes], output: int, which: Occasion
-    ) -> None:
-        """Become the action; never returns."""
-        try:
-            os.setsid()
-            # Said here, between fork and exec: should the executor be killed now, this action is known to
-            # have started and is not started again. The executor says it too, if there is no room now.
-            if self._monitor is not None:
-                with suppress(LognotError):
-                    self._monitor.send_now(m.ActionTaken(*which))
-            forget_signals()
-            null = os.open(os.devnull, os.O_RDONLY)
-            os.dup2(null, 0)
-            os.dup2(output, 1)
-            os.dup2(output, 2)
-            os.closerange(3, os.sysconf("SC_OPEN_MAX"))
-            resource.setrlimit(resource.RLIMIT_NOFILE, self._open_files)
-            os.chdir(self._directory)
-            os.execve(SHELL, [b"sh", b"-c", shell_text], variables)
-        except BaseException as error:
-            with suppress(OSError):
-                os.write(2, f"cannot start {SHELL}: {error}\n".encode())
-        finally:
-            os._exit(127)
 
     def _adopt(self, message: m.AdoptAction) -> None:
         item = self._items.get(message.item_id)
@@ -321,28 +296,26 @@ class Executor:
     def _end(self, action: _Action) -> None:
         """Ask an action's whole process group to end, and make it end soon after."""
         action.ending = True
-        _signal_group(action, signal.SIGTERM)
+        signal_group(action.pid, signal.SIGTERM)
         action.timers.append(self._loop.call_later(KILL_AFTER_S, lambda: self._kill(action)))
 
     def _kill(self, action: _Action) -> None:
         action.killed = True
-        _signal_group(action, signal.SIGKILL)
+        signal_group(action.pid, signal.SIGKILL)
+        if action.ended:
+            self._finish(action)
 
     def _on_end(self, action: _Action) -> None:
         """An action's shell has ended, but is not reaped yet: so long, its process group stays its own."""
-        if action.ending and not _is_alone(action.pid) and not action.killed:
-            self._loop.forget(action.pidfd)  # the rest of the group has until SIGKILL
-            action.timers.append(
-                self._loop.call_later(KILL_AFTER_S + 0.1, lambda: self._finish(action, forgotten=True))
-            )
-            return
-        self._finish(action)
+        self._loop.forget(action.pidfd)
+        if action.ending and not action.killed and not is_alone(action.pid):
+            action.ended = True  # the rest of the group has until SIGKILL
+        else:
+            self._finish(action)
 
-    def _finish(self, action: _Action, *, forgotten: bool = False) -> None:
+    def _finish(self, action: _Action) -> None:
         for timer in action.timers:
             timer.cancel()
-        if not forgotten:
-            self._loop.forget(action.pidfd)
         os.close(action.pidfd)
         status = m.UNKNOWN_STATUS
         if action.request is not None:
@@ -378,11 +351,13 @@ class Executor:
 
     def _print(self, action: _Action, line: bytes) -> None:
         line = line.removesuffix(b"\r")
-        shown = line[: min(MAX_QUOTE_BYTES, MAX_OUTPUT_BYTES - action.printed)]
-        action.printed += len(shown)
-        action.unprinted += len(line) - len(shown)
-        if shown:
-            self._tell(m.ActionOutput(action.item_id, action.pid, shown))
+        for at in range(0, len(line), MAX_QUOTE_BYTES):
+            piece = line[at : at + MAX_QUOTE_BYTES]
+            if action.printed + len(piece) > MAX_OUTPUT_BYTES:
+                action.unprinted += len(line) - at
+                return
+            action.printed += max(len(piece), LINE_COST_BYTES)
+            self._tell(m.ActionOutput(action.item_id, action.pid, piece))
 
     def _close_output(self, action: _Action) -> None:
         if action.output >= 0:
@@ -393,20 +368,9 @@ class Executor:
             action.output = -1
 
 
-def _signal_group(action: _Action, number: signal.Signals) -> None:
-    with suppress(ProcessLookupError, PermissionError):  # ended already; or setuid, and not ours to end
-        os.killpg(action.pid, number)
-
-
-def _is_alone(pid: int) -> bool:
-    """Say whether no process but its leader is in a process group (proc(5), field 5 of stat)."""
-    for name in os.listdir("/proc"):
-        if name.isdigit() and int(name) != pid:
-            try:
-                with open(f"/proc/{name}/stat", "rb") as file:
-                    fields = file.read().rpartition(b")")[2].split()
-            except OSError:  # it ended meanwhile
-                continue
-            if int(fields[2]) == pid:
-                return False
-    return True
+def _allow_open_files(count: int) -> None:
+    """Raise the soft limit when so many do not fit into it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < count:
+        limit = count if hard == resource.RLIM_INFINITY else min(count, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))

@@ -4,13 +4,15 @@ The supervisor makes it before the first fork and never looks inside, but for th
 writes how far each file was read and what was counted; the next monitor goes on from there: no line lost,
 none twice, no count forgotten. Writes cost a memory copy, no system call.
 
-What is committed is consistent at every instant, whenever SIGKILL comes: a commit writes a spare copy and
-then flips one byte. A commit holds the position in one file and how much of the journal of counted matches
-belongs to the lines before it, so that both always agree.
+What is committed is consistent at every instant, whenever SIGKILL comes. A commit holds the positions in all
+files that were read since the last one, and how much of the journal of counted matches belongs to the lines
+before them, so that they always agree: it writes spare copies and a list of them, then (one store) the
+list's length, and only then puts them in use. A monitor that finds a list goes on with that.
 
-    header     statistics, and the search that is going on (a line that kills its reader is read but once)
+    header     statistics; the search that is going on, and those that killed (such a line is read but once)
     slots      one for each open file: offset, how often it was truncated, a digest of the bytes before it
     journal    a ring of the newest counted matches, replayed by the next monitor into its windows
+    changes    the list of a commit that is going on
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from __future__ import annotations
 import mmap
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -26,25 +28,36 @@ MAX_STREAMS = 8192  # files open at the same time
 NOT_BEGUN = 2**64 - 1  # the offset of a file that no monitor has looked at yet
 JOURNAL_RECORDS = 65536  # counted matches that survive a monitor: a flood beyond it ages out first
 FATAL_DEATHS = 2  # of a search: what kills two monitors in a row is no accident
+MAX_FATAL = 64  # searches that must not be tried again; more of them than fit into one block of lines
 MAX_KEY_BYTES = 33  # frequency.compact_key() makes no longer ones
 
 _STATISTICS = struct.Struct("=QQQ")  # lines, matches, fired
 _SEARCH = struct.Struct("=QQIB")  # stream, position, item, monitors that it took (0: none is going on)
-_HEAD = struct.Struct("=Q")
-# stream, offset, generation, skipping, digest length, digest, journal head
-_POSITION = struct.Struct("=QQIBB16sQ")
+_FATAL = struct.Struct("=QQI")  # stream, position, item
+_POSITION = struct.Struct("=QQIBB16s")  # stream, offset, generation, skipping, digest length, digest
 _RECORD = struct.Struct("=QIBB34s")  # time, item, kind, key length, key
+_U64 = struct.Struct("Q")  # native, and aligned where it is used: one store
+_U32 = struct.Struct("I")
 
 _STATISTICS_AT = 0
 _SEARCH_AT = 64
-_HEAD_AT = 128
+_HEAD_AT = 128  # of the journal: records before it are committed
+_TIP_AT = 136  # the highest that was ever begun to be written
+_CHANGES_HEAD_AT = 144  # the head that comes with the changes
+_CHANGES_COUNT_AT = 152
+_FATAL_COUNT_AT = 160
+_FATAL_AT = 256
+_FATAL_BYTES = 24
 _SLOTS_AT = 4096
 _SLOT_BYTES = 128  # one byte that names the current copy, then two copies of 60
 _COPY_BYTES = 60
 _RECORD_BYTES = 48
 _JOURNAL_AT = _SLOTS_AT + MAX_STREAMS * _SLOT_BYTES
-_TOTAL_BYTES = _JOURNAL_AT + JOURNAL_RECORDS * _RECORD_BYTES
+_CHANGES_AT = _JOURNAL_AT + JOURNAL_RECORDS * _RECORD_BYTES
+_CHANGE_BYTES = 4  # a slot, doubled, and which of its copies
+_TOTAL_BYTES = _CHANGES_AT + MAX_STREAMS * _CHANGE_BYTES
 
+assert _FATAL_AT + MAX_FATAL * _FATAL_BYTES <= _SLOTS_AT
 assert _POSITION.size <= _COPY_BYTES
 assert 8 + 2 * _COPY_BYTES <= _SLOT_BYTES
 assert _RECORD.size <= _RECORD_BYTES
@@ -105,7 +118,8 @@ class Ledger:
 
     def __init__(self) -> None:
         self._memory = mmap.mmap(-1, _TOTAL_BYTES)
-        self._head = 0
+        self._head = 0  # where the next record goes
+        self._tip = 0
         self._suspect: Search | None = None
         self._suspect_deaths = 0
         self.secret = os.urandom(32)
@@ -113,47 +127,67 @@ class Ledger:
     # Positions.
 
     def assign(self, slot: int, position: Position) -> None:
-        """Begin to use a slot for a file. Supervisor only."""
-        self._write_position(slot, position, self._committed_head())
+        """Begin to use a slot for a file. No record of the journal is committed by it."""
+        self._memory[_slot_at(slot)] = self._write_copy(slot, position)
 
     def position(self, slot: int) -> Position:
         """Give what was last committed for a slot."""
-        stream_id, offset, generation, skipping, length, digest, _ = self._read_slot(slot)
+        at = _slot_at(slot)
+        copy = self._memory[at] & 1
+        stream_id, offset, generation, skipping, length, digest = _POSITION.unpack_from(
+            self._memory, at + 8 + copy * _COPY_BYTES
+        )
         return Position(stream_id, offset, generation, bool(skipping), digest[: min(length, 16)])
 
-    def commit(self, slot: int, position: Position) -> None:
-        """Say that everything before a position is done, and all journal records so far belong to it."""
-        self._write_position(slot, position, self._head)
+    def commit(self, positions: Iterable[tuple[int, Position]]) -> None:
+        """Say that everything before these positions, each of a slot, is done; with all records so far.
 
-    def _write_position(self, slot: int, position: Position, head: int) -> None:
-        base = _SLOTS_AT + slot * _SLOT_BYTES
-        spare = 1 - (self._memory[base] & 1)
+        Every file from which a record came since the last commit must be among them.
+        """
+        count = 0
+        for slot, position in positions:
+            change = slot << 1 | self._write_copy(slot, position)
+            _U32.pack_into(self._memory, _CHANGES_AT + count * _CHANGE_BYTES, change)
+            count += 1
+        _U64.pack_into(self._memory, _CHANGES_HEAD_AT, self._head)
+        _U32.pack_into(self._memory, _CHANGES_COUNT_AT, count)  # from here on it is committed
+        self._complete_commit()
+
+    def _complete_commit(self) -> None:
+        (count,) = _U32.unpack_from(self._memory, _CHANGES_COUNT_AT)
+        if not count:
+            return
+        for number in range(min(count, MAX_STREAMS)):
+            (change,) = _U32.unpack_from(self._memory, _CHANGES_AT + number * _CHANGE_BYTES)
+            self._memory[_slot_at((change >> 1) % MAX_STREAMS)] = change & 1
+        (head,) = _U64.unpack_from(self._memory, _CHANGES_HEAD_AT)
+        _U64.pack_into(self._memory, _HEAD_AT, head)
+        _U32.pack_into(self._memory, _CHANGES_COUNT_AT, 0)
+
+    def _write_copy(self, slot: int, position: Position) -> int:
+        """Write the copy that is not in use, and say which that is."""
+        at = _slot_at(slot)
+        spare = 1 - (self._memory[at] & 1)
         _POSITION.pack_into(
             self._memory,
-            base + 8 + spare * _COPY_BYTES,
+            at + 8 + spare * _COPY_BYTES,
             position.stream_id,
             position.offset,
             position.generation,
             position.skipping,
             len(position.digest),
             position.digest,
-            head,
         )
-        self._memory[base] = spare  # one byte: either all of the new copy counts, or nothing of it
-
-    def _read_slot(self, slot: int) -> tuple[int, int, int, int, int, bytes, int]:
-        base = _SLOTS_AT + slot * _SLOT_BYTES
-        current = self._memory[base] & 1
-        values: tuple[int, int, int, int, int, bytes, int] = _POSITION.unpack_from(
-            self._memory, base + 8 + current * _COPY_BYTES
-        )
-        return values
+        return spare
 
     # The journal of counted matches.
 
     def count(self, record: Record) -> None:
         """Add a record; it counts once the lines that it came from are committed."""
         key = record.key
+        if self._head >= self._tip:
+            self._tip = self._head + 1
+            _U64.pack_into(self._memory, _TIP_AT, self._tip)  # first: the record may replace a committed one
         _RECORD.pack_into(
             self._memory,
             _JOURNAL_AT + self._head % JOURNAL_RECORDS * _RECORD_BYTES,
@@ -167,24 +201,20 @@ class Ledger:
 
     def settle(self) -> None:
         """Make the records so far count by themselves: for those that no line brought."""
-        _HEAD.pack_into(self._memory, _HEAD_AT, self._head)
-
-    def _committed_head(self) -> int:
-        heads = [self._read_slot(slot)[-1] for slot in range(self._slots_in_use())]
-        settled: int = _HEAD.unpack_from(self._memory, _HEAD_AT)[0]
-        return max([settled, *heads])
-
-    def _slots_in_use(self) -> int:
-        # Slots are given out from the lowest, so the first one that was never used ends them.
-        for slot in range(MAX_STREAMS):
-            if not self._read_slot(slot)[0]:
-                return slot
-        return MAX_STREAMS
+        _U64.pack_into(self._memory, _HEAD_AT, self._head)
 
     def replay(self) -> Iterator[Record]:
-        """Give the committed records that are still there, oldest first, and go on behind them."""
-        self._head = self._committed_head()
-        for number in range(max(0, self._head - JOURNAL_RECORDS), self._head):
+        """Give the committed records that are still there, oldest first, and go on behind them.
+
+        For a new monitor, before it does anything else here.
+        """
+        self._complete_commit()
+        (self._head,) = _U64.unpack_from(self._memory, _HEAD_AT)
+        (self._tip,) = _U64.unpack_from(self._memory, _TIP_AT)
+        return self._records(max(0, self._head - JOURNAL_RECORDS, self._tip - JOURNAL_RECORDS), self._head)
+
+    def _records(self, begin: int, end: int) -> Iterator[Record]:
+        for number in range(begin, end):
             at = _JOURNAL_AT + number % JOURNAL_RECORDS * _RECORD_BYTES
             time_ns, item_id, kind, length, key = _RECORD.unpack_from(self._memory, at)
             if kind in Counted.__members__.values():
@@ -203,17 +233,27 @@ class Ledger:
         """Say that the search came back."""
         self._memory[_SEARCH_AT + _SEARCH.size - 1] = 0
 
-    def fatal_search(self) -> Search | None:
-        """Give the search that must not be tried again, None when there is none. For a new monitor, once.
+    def fatal_searches(self) -> frozenset[Search]:
+        """Give the searches that must not be tried again. For a new monitor, once.
 
         One that a monitor died in may be innocent, since SIGKILL comes at any moment; the second death, or
-        one of a signal that only the search itself brings (`convict_search`), is its own.
+        one of a signal that only the search itself brings (`convict_search`), is its own. They are kept
+        beside each other, since there can be several in the lines between two commits.
         """
         stream_id, position, item_id, deaths = _SEARCH.unpack_from(self._memory, _SEARCH_AT)
-        if not deaths:
-            return None
-        self._suspect, self._suspect_deaths = Search(stream_id, position, item_id), min(deaths, FATAL_DEATHS)
-        return self._suspect if deaths >= FATAL_DEATHS else None
+        (count,) = _U32.unpack_from(self._memory, _FATAL_COUNT_AT)
+        if deaths >= FATAL_DEATHS:
+            at = _FATAL_AT + count % MAX_FATAL * _FATAL_BYTES
+            _FATAL.pack_into(self._memory, at, stream_id, position, item_id)
+            count = (count + 1) % 2**32
+            _U32.pack_into(self._memory, _FATAL_COUNT_AT, count)
+            self.end_search()
+        elif deaths:
+            self._suspect, self._suspect_deaths = Search(stream_id, position, item_id), deaths
+        return frozenset(
+            Search(*_FATAL.unpack_from(self._memory, _FATAL_AT + number * _FATAL_BYTES))
+            for number in range(min(count, MAX_FATAL))
+        )
 
     def convict_search(self) -> None:
         """The monitor died of the search that was going on, if one was. Supervisor only."""
@@ -234,3 +274,7 @@ class Ledger:
         """Give the lines read, matches counted and bounds passed since the service started."""
         lines, matches, fired = _STATISTICS.unpack_from(self._memory, _STATISTICS_AT)
         return lines, matches, fired
+
+
+def _slot_at(slot: int) -> int:
+    return _SLOTS_AT + slot * _SLOT_BYTES

@@ -19,7 +19,7 @@ from lognot import watch
 from lognot.errors import OpenRefusedError
 from lognot.journal import INFO, WARNING, Event, Journal
 from lognot.ledger import MAX_STREAMS, NOT_BEGUN, Ledger, Position
-from lognot.messages import LogLooked, LogOpened, Message, Start, StreamUnwritten, UseWatches
+from lognot.messages import MAX_WATCHES, LogLooked, LogOpened, Message, Start, StreamUnwritten, UseWatches
 from lognot.opening import has_writer, open_log
 
 MAX_ROTATED = 8  # older files of one log that are kept while somebody may still write to them
@@ -185,6 +185,8 @@ class Logs:
 
     def _visit(self, directory: int, name: bytes, watches: list[tuple[int, bytes]]) -> None:
         assert self._watches is not None
+        if len(watches) >= MAX_WATCHES:  # whoever owns a link on the way can make it wind
+            raise OpenRefusedError(f"leads through too many directories; expected at most {MAX_WATCHES}")
         try:
             watches.append((self._watches.add(directory, watch.DIRECTORY_MASK), name))
         except watch.WatchLimitError:
@@ -241,7 +243,8 @@ class Logs:
         assert self._watches is not None
         stream.wd = self._watches.add(stream.fd, watch.FILE_MASK)
         start = stream.start
-        if self._ledger.position(stream.slot).offset != NOT_BEGUN:
+        known = self._ledger.position(stream.slot)
+        if known.stream_id == stream.stream_id and known.offset != NOT_BEGUN:
             start = Start.COMMITTED
         message = LogOpened(log.log_id, stream.stream_id, stream.slot, stream.wd, start, stream.size)
         self._send(message, stream.fd)

@@ -20,7 +20,7 @@ from typing import Any, ClassVar, NamedTuple
 from lognot.errors import ProtocolError
 
 MAX_NAME_BYTES = 255  # NAME_MAX of Linux
-MAX_WATCHES = 4096  # directories that one path can lead through: PATH_MAX bounds it, symbolic links included
+MAX_WATCHES = 4096  # directories that one path may lead through, symbolic links included
 MAX_QUOTE_BYTES = 4096  # log text that goes into our own log: enough to recognise the line
 MAX_GROUPS = 65536  # PCRE numbers groups up to 65535
 MAX_ITEMS = 4096
@@ -401,6 +401,23 @@ class RunAction(Message):
 
 
 @dataclass(frozen=True, slots=True)
+class UseStartMark(Message):
+    """Says whether the last ActionStarting came true, should the executor die (process.StartMark)."""
+
+    fds: ClassVar[int] = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ActionStarting(Message):
+    """An action is being started this moment; ActionTaken follows."""
+
+    item_id: int = _u32()
+    kind: Kind = _choice(Kind)
+    stream_id: int = _u64()
+    position: int = _u64()
+
+
+@dataclass(frozen=True, slots=True)
 class ActionTaken(Message):
     """An action was started, or was refused: the monitor need not keep it any longer."""
 
@@ -463,6 +480,8 @@ _TYPES: dict[int, type[Message]] = {
     27: PeerBroke,
     30: RunAction,
     31: ActionTaken,
+    32: ActionStarting,
+    33: UseStartMark,
     40: ActionStarted,
     41: ActionOutput,
     42: ActionFinished,
@@ -483,7 +502,7 @@ MONITOR_TO_SUPERVISOR = frozenset(
 SUPERVISOR_TO_EXECUTOR = frozenset({Configure, ConnectMonitor, AdoptAction, Ping, Stop})
 EXECUTOR_TO_SUPERVISOR = frozenset({Pong, ActionStarted, ActionOutput, ActionFinished, Note, PeerBroke})
 MONITOR_TO_EXECUTOR = frozenset({RunAction})
-EXECUTOR_TO_MONITOR = frozenset({RunAction, ActionTaken})
+EXECUTOR_TO_MONITOR = frozenset({RunAction, UseStartMark, ActionStarting, ActionTaken})
 
 
 def encode(message: Message) -> bytes:

@@ -30,7 +30,7 @@ from lognot.ledger import Counted, Ledger, Position, Record, Search
 from lognot.loop import Loop
 from lognot.messages import Kind, Notice
 from lognot.notes import Notes
-from lognot.pattern import choose_engine
+from lognot.pattern import choose_engine, has_jit
 from lognot.privileges import lock_down_monitor
 from lognot.rule import Rule
 from lognot.scan import Failure, Hit, Scanner
@@ -39,9 +39,10 @@ from lognot.settings import Config, config_from_json
 from lognot.tail import Block, Reading, Tail
 from lognot.users import Account
 
-# Shorter lines end within the match limits; on longer ones a pattern can be slow without hitting any, since
-# it may begin anew at each byte. SIGVTALRM then ends this process, and the next one leaves that search out.
-LONG_LINE_BYTES = 8 * 1024
+# On shorter lines a search ends within 0.1 s (measured with JIT, whose limits bound each attempt). On longer
+# ones a pattern can be slow without meeting any, since it may begin anew at each byte. SIGVTALRM then ends
+# this process, and the next one leaves that search out.
+LONG_LINE_BYTES = 1024 if has_jit() else 0
 SEARCH_LIMIT_S = 1.0  # of CPU time
 # After an end that was not asked for, any line may be to blame: so far each search is noted beforehand.
 CAREFUL_BYTES = 512 * 1024
@@ -61,6 +62,7 @@ def run_monitor(channel: Channel, ledger: Ledger, service_pid: int, account: Acc
     Raises:
         LognotError, OSError: what cannot be gone on from; a new monitor will be started.
     """
+    choose_engine("auto")  # loads it, which opens files
     lock_down_monitor(account)
     ignore_stop_signals()
     Monitor(channel, ledger, service_pid).run()
@@ -116,7 +118,7 @@ class Monitor:
         ] = {}  # names in it, and the logs they matter to
         self._dirty: dict[int, None] = {}  # streams to read, in the order in which they became so
         self._uncommitted: dict[int, None] = {}
-        self._fatal_search = ledger.fatal_search()
+        self._fatal_searches = ledger.fatal_searches()
         self._block_start = 0
         self._reading: _Stream | None = None
         self._now_ns = time.monotonic_ns()
@@ -235,7 +237,7 @@ class Monitor:
             stream.careful_until = tail.offset + CAREFUL_BYTES
         self._streams[stream.stream_id] = stream
         self._watch_file(stream, message.wd)
-        self._commit(stream)
+        self._ledger.assign(stream.slot, _position_in(stream))  # no commit: other files may wait for theirs
         self._dirty[stream.stream_id] = None
 
     def _tail_of(self, message: m.LogOpened, fd: int, max_line_bytes: int) -> Tail:
@@ -270,6 +272,8 @@ class Monitor:
         log = self._logs.get(message.log_id)
         if log is None:
             return
+        # What happened in these between the supervisor's look and now was not known to matter.
+        unknown = set(message.watches) - set(log.watches)
         self._unwatch_directories(log)
         log.watches = message.watches
         for wd, name in log.watches:
@@ -282,7 +286,7 @@ class Monitor:
                 self._dirty[old.stream_id] = None
             self._new_current(log)
         log.looking = False
-        if log.look_again:
+        if log.look_again or unknown:
             log.look_again = False
             self._look(log)
 
@@ -331,7 +335,9 @@ class Monitor:
         for event in watch.read_events(self._inotify):
             if event.mask & watch.OVERFLOWED:
                 self._notes.say(Notice.QUEUE_OVERFLOW, 0)
-                self._dirty.update(dict.fromkeys(self._streams))
+                for stream in self._streams.values():
+                    stream.asked = False
+                    self._dirty[stream.stream_id] = None
                 for log in self._logs.values():
                     self._look(log)
             elif event.wd in self._of_file_wd:
@@ -391,8 +397,7 @@ class Monitor:
             self._scan(stream, log, block)
         if reading.blocks or reading.truncated:
             self._uncommitted[stream.stream_id] = None
-            if self._settled:
-                self._commit(stream)
+            self._commit_settled()
             if current:
                 # Whoever wrote to an older file may have come over to this one.
                 for other in self._streams.values():
@@ -448,7 +453,7 @@ class Monitor:
         assert self._reading is not None
         position = _position(self._reading.tail.generation, self._block_start + line_start)
         search = Search(self._reading.stream_id, position, item_id)
-        if search == self._fatal_search:
+        if search in self._fatal_searches:
             self._notes.say(Notice.LINE_SKIPPED, item_id)
             yield False
             return
@@ -476,12 +481,11 @@ class Monitor:
     def _drained(self, stream: _Stream) -> None:
         """A file that is not the current one any more was read to its end."""
         if stream.final:
-            if self._settled:
-                self._commit(stream)
+            self._uncommitted[stream.stream_id] = None
+            self._commit_settled()
+            if stream.stream_id not in self._uncommitted:
                 self._close(stream)
                 self._tell(m.StreamDropped(stream.stream_id))
-            else:
-                self._dirty[stream.stream_id] = None
         elif not stream.asked:
             stream.asked = True
             self._tell(m.StreamDrained(stream.stream_id))
@@ -511,16 +515,16 @@ class Monitor:
         """Every action that came of the lines so far outlives us."""
         return all(dispatcher.settled for dispatcher in self._dispatchers.values())
 
-    def _commit(self, stream: _Stream) -> None:
-        tail = stream.tail
-        position = Position(stream.stream_id, tail.offset, tail.generation, tail.skipping, tail.digest())
-        self._ledger.commit(stream.slot, position)
-        self._uncommitted.pop(stream.stream_id, None)
-
     def _commit_settled(self) -> None:
-        if self._uncommitted and self._settled:
-            for stream_id in list(self._uncommitted):
-                self._commit(self._streams[stream_id])
+        """Write down how far the files were read, unless an action that came of it would die with us."""
+        if not self._uncommitted or not self._settled:
+            return
+        streams = [self._streams[stream_id] for stream_id in self._uncommitted]
+        # All of them at once: the records of counted matches that go with it may come from any.
+        self._ledger.commit((stream.slot, _position_in(stream)) for stream in streams)
+        self._uncommitted.clear()
+        # Those that nobody writes to can be closed now.
+        self._dirty.update((stream.stream_id, None) for stream in streams if stream.final)
 
     def _finish(self) -> None:
         """Read what was written before the stop."""
@@ -537,6 +541,12 @@ class Monitor:
 def _leave(error: LognotError) -> None:
     """The supervisor is gone, or is none of ours: end at once."""
     os._exit(1)
+
+
+def _position_in(stream: _Stream) -> Position:
+    """How far a file was read."""
+    tail = stream.tail
+    return Position(stream.stream_id, tail.offset, tail.generation, tail.skipping, tail.digest())
 
 
 def _position(generation: int, number: int) -> int:

@@ -7,8 +7,11 @@ and only when it is a regular file: opening a FIFO would block, opening a device
 
 In a directory that somebody but root can write to, that somebody chooses what a name leads to. There
     a symbolic link is followed only when the file at its end belongs to the link's owner, who could read
-        it anyway (root's links count in sticky directories such as /tmp, where only root can replace them);
-    a file with several hard links is refused, unless its owner is the directory's owner and not root.
+        it anyway (root's links count in root's sticky directories such as /tmp, where only root can replace
+        them);
+    a file with several hard links is refused, unless its owner is not root and alone may write there. The
+        link that led to it must still be there after they were counted: else it may be one that was
+        removed just before.
 
 Started without root there is nothing to gain by a trick, and only the kind of file is looked at.
 """
@@ -24,6 +27,7 @@ from collections.abc import Callable
 from lognot.errors import OpenRefusedError
 
 MAX_SYMLINKS = 40  # as the kernel (path_resolution(7))
+MAX_LOOKUPS = 100  # of a name that is moved just when it was looked up; a rotation does that once
 
 Visit = Callable[[int, bytes], None]
 
@@ -56,6 +60,7 @@ class _Walk:
         self._names = _names(os.fsencode(path))
         self._directory = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self._links = 0
+        self._lookups = 0
         self._owner_wanted: int | None = None  # a link that was followed on this condition
 
     def close(self) -> None:
@@ -76,8 +81,9 @@ class _Walk:
                     self._directory, fd = fd, self._directory
                 elif self._names:
                     raise NotADirectoryError(errno.ENOTDIR, "not a directory", os.fsdecode(name))
+                elif not self._check(fd, name, status):
+                    self._names.append(name)
                 else:
-                    self._check(status)
                     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
                     return os.open(f"/proc/self/fd/{fd}", flags)
             finally:
@@ -89,9 +95,13 @@ class _Walk:
         if self._links > MAX_SYMLINKS:
             raise OSError(errno.ELOOP, "too many symbolic links", self._path)
         directory = os.fstat(self._directory)
-        if _others_can_write(directory) and not (
-            directory.st_mode & stat.S_ISVTX and _trusted(status.st_uid)
-        ):
+        only_root_replaces_it = (
+            directory.st_mode & stat.S_ISVTX
+            and directory.st_uid == 0
+            and _trusted(status.st_uid)
+            and status.st_nlink == 1  # else it may stand elsewhere, and somebody has put it here
+        )
+        if _others_can_write(directory) and not only_root_replaces_it:
             if _trusted(status.st_uid) or self._owner_wanted not in (None, status.st_uid):
                 raise OpenRefusedError(
                     "leads over a symbolic link in a directory that others can write to; "
@@ -105,7 +115,12 @@ class _Walk:
             self._directory = root
         self._names.extend(_names(target))
 
-    def _check(self, status: os.stat_result) -> None:
+    def _check(self, fd: int, name: bytes, status: os.stat_result) -> bool:
+        """Say whether this is the file; False when its name means another one by now.
+
+        Raises:
+            OpenRefusedError: it must not be opened.
+        """
         if not stat.S_ISREG(status.st_mode):
             raise OpenRefusedError(f"is {_kind(status.st_mode)}; expected a regular file")
         if self._owner_wanted not in (None, status.st_uid):
@@ -113,12 +128,29 @@ class _Walk:
                 "leads over another user's symbolic link to a file that is not this user's; refused"
             )
         directory = os.fstat(self._directory)
-        own = status.st_uid == directory.st_uid and not _trusted(status.st_uid)
-        if status.st_nlink > 1 and _others_can_write(directory) and not own:
+        alone = status.st_uid == directory.st_uid and not directory.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+        if not _others_can_write(directory) or (alone and not _trusted(status.st_uid)):
+            return True
+        if status.st_nlink > 1:
             raise OpenRefusedError(
                 "has several hard links in a directory that others can write to; expected one, "
                 "since any of them could be a link to another file"
             )
+        if self._is_there(fd, name):
+            return True
+        self._lookups += 1
+        if self._lookups == MAX_LOOKUPS:
+            raise OpenRefusedError("is replaced again and again in a directory that others can write to")
+        return False
+
+    def _is_there(self, fd: int, name: bytes) -> bool:
+        """Say whether the link that we have opened is still where it was.
+
+        An O_PATH descriptor holds the link, not only its inode: once that was removed, it never comes back,
+        and proc(5) shows the path with " (deleted)" behind it.
+        """
+        parent = os.readlink(f"/proc/self/fd/{self._directory}".encode())
+        return os.readlink(f"/proc/self/fd/{fd}".encode()) == parent.rstrip(b"/") + b"/" + name
 
 
 def _names(path: bytes) -> list[bytes]:

@@ -7,19 +7,20 @@ raises MatchLimitError at them; any other line gives spans or None.
 Two engines, one behaviour: python-pcre (PCRE 8) and libpcre2-8 (`lognot.pcre2`). python-pcre compiles every
 regex in UTF-8 mode, each byte as the Latin-1 character of that number. The same is done for PCRE2, so that
 one byte is one character on both: `.` is one byte; `\\xe9` and `\\x{e9}` are the byte 0xe9; (?i) folds 0xe9
-and 0xc9 as Latin-1 does; \\p{L}, \\h, \\v and \\R know the bytes from 0x80 on as Latin-1, while \\w, \\d, \\s,
-\\b and [[:alpha:]] and the like know ASCII only.
+and 0xc9 as Latin-1 does; \\p{L}, \\h, \\v and \\R know the bytes from 0x80 on as Latin-1, while \\w, \\d, \\s
+and \\b, [[:alpha:]] and the like know ASCII only.
 
 Refused on both engines, since one of them would answer differently: \\C; an unknown escape such as \\y; \\c
-before anything but printable ASCII; a NUL byte between \\Q and \\E; at the start of the regex what changes the
-character set, the limits or the newline: (*UTF), (*UCP), (*LIMIT_...), (*NO_JIT), (*NOTEMPTY), (*NUL), and
-(*ANY), with which JIT code makes `(?!$)` match the wrong span.
+before anything but printable ASCII; a NUL byte between \\Q and \\E; at the start of the regex (*UTF), (*UCP),
+(*LIMIT_...), (*NO_JIT), (*NOTEMPTY) and (*NUL), which change the character set, the limits or what one engine
+alone knows, and (*ANY), with which the JIT code of both gives `(?!$)` a wrong span.
 
 What cannot be made to agree:
 
-- Either engine refuses some regexes that the other takes. PCRE 8: `(?^)`, `(?n)`, `(*atomic:...)`, `\\N{U+e9}`,
-  `\\p{Alphabetic}`, `(?<=(?:a|bc){0})`. PCRE2: `[\\d-z]`, `[\\B]`, and `\\8` where there is no group 8. Words and
-  offsets of messages differ a little. Later PCRE2 takes more for syntax: `a{,3}` is literal text before 10.43.
+- Either engine refuses some regexes that the other takes. PCRE 8: `(?^)`, `(?n)`, `(*atomic:...)`,
+  `\\N{U+e9}`, `\\p{Alphabetic}`. PCRE2: `[\\d-z]`, `[\\B]`, and `\\8` where there is no group 8. Words and
+  offsets of messages differ a little. PCRE2 takes more for syntax as it grows: before 10.43, `a{,3}` is
+  literal text.
 - A subroutine call, `(?1)` or `(?R)`, is atomic in PCRE 8; PCRE2 can backtrack into it (pcre2compat(3)).
 - (*ACCEPT) inside of a repeated group.
 - A search that one engine gives up may be finished by the other: they count different things, and they know
@@ -40,13 +41,14 @@ Measured on hostile lines ("aaa...!"), in seconds, the slower of the engines, wi
     (?=.*[xy])a       0.001    0.02     7        0.004 up
     a*a*[xy]          0.001    0.005    1.3      over 60
     (a*)\\1[xy]        0.02     3.3      over 60  over 60
-    a*a*a*[xy]        0.1 up   @@
+    a*a*a*[xy]        0.1 up   0.1 up   0.1 up   0.1 up
 
-Without JIT: a*a*[xy] takes 0.1 s, 12 s and more, a*a*a*[xy] 34 s at 1 KiB.
+Without JIT, a*a*[xy] takes 0.1 s at 1 KiB and 12 s at 4 KiB, and a*a*a*[xy] 34 s at 1 KiB.
 """
 
 from __future__ import annotations
 
+import mmap
 import re
 from abc import ABC, abstractmethod
 from functools import cache
@@ -58,14 +60,14 @@ ENGINES = ("auto", "pcre", "pcre2")
 
 Spans = tuple[tuple[int, int], ...]
 
-# Steps in one attempt, as PCRE counts them: `(a+)+$` on a hostile line is given up after about 3 ms with JIT and
-# 10 ms without, and a sane regex needs a few thousand. PCRE's own default, 10 million, is 10 times as long.
+# Steps in one attempt, as PCRE counts them: `(a+)+$` on a hostile line is given up after about 3 ms with JIT
+# and 20 ms without, and `.*x` needs one for each byte of a line. PCRE's own default is 10 million.
 MATCH_LIMIT = 1_000_000
 # Nested calls in one attempt without JIT. PCRE 8 uses the C stack, 496 bytes a call (measured on amd64), so
 # this is 3 MB: the usual 8 MB stack still holds where frames are twice as large.
 RECURSION_LIMIT = 6_000
-# Memory of one attempt without JIT in PCRE2, which uses the heap and keeps it for the next search with the same
-# regex. About as deep as RECURSION_LIMIT goes.
+# Memory of one attempt without JIT in PCRE2, which uses the heap and keeps it for the regex's next search.
+# About as deep as RECURSION_LIMIT goes.
 HEAP_LIMIT_KIB = 1024
 # Backtracking memory of JIT code. On python-pcre each regex has its own, so it is address space for as many
 # items as there are; pages are taken when they are used. A deeper search would be quadratic on a long line.
@@ -77,22 +79,10 @@ _NEWLINE_PREFIX = b"(*LF)(*BSR_UNICODE)"
 _LIMITS_PREFIX = b"(*LIMIT_MATCH=%d)(*LIMIT_RECURSION=%d)" % (MATCH_LIMIT, RECURSION_LIMIT)
 
 _START_OPTION = re.compile(rb"\(\*([A-Z_0-9]+)(?:=[0-9]*)?\)")
-_START_OPTIONS_ALLOWED = frozenset(
-    (
-        b"CR",
-        b"LF",
-        b"CRLF",
-        b"ANYCRLF",
-        b"ANY",
-        b"BSR_ANYCRLF",
-        b"BSR_UNICODE",
-        b"NO_START_OPT",
-        b"NO_AUTO_POSSESS",
-    )
-)
 _START_OPTIONS_REFUSED = frozenset(
-    (b"UTF", b"UTF8", b"UTF16", b"UTF32", b"UCP", b"NO_JIT", b"NOTEMPTY", b"NOTEMPTY_ATSTART", b"NUL", b"ANY")
-) | {b"LIMIT_MATCH", b"LIMIT_RECURSION", b"LIMIT_DEPTH", b"LIMIT_HEAP"}
+    b"UTF UTF8 UTF16 UTF32 UCP ANY NUL NO_JIT NOTEMPTY NOTEMPTY_ATSTART "
+    b"LIMIT_MATCH LIMIT_RECURSION LIMIT_DEPTH LIMIT_HEAP".split()
+)
 
 # Quoted text, an escape, or a byte that has to be written as an escape.
 _TOKEN = re.compile(rb"\\Q(?:.*?)(?:\\E|\Z)|\\c.?|\\.|[\x00\x85]", re.DOTALL)
@@ -153,7 +143,7 @@ class _PcrePattern(Pattern):
             found = _OFFSET_IN_MESSAGE.fullmatch(str(error.args[-1]))
             message, offset = found.groups() if found else (str(error.args[-1]), 0)
             raise _CompileError(message, int(offset) - len(_LIMITS_PREFIX)) from error
-        # False when the study found nothing to remember, and then there is no machine code that needs a stack.
+        # False when the study found nothing to remember: then there is no machine code that needs a stack.
         # Where executable memory is refused, the stack is set and never used.
         if self._compiled.study(pcre.STUDY_JIT if jit else 0) and jit:
             self._compiled.set_jit_stack(JIT_STACK_START_BYTES, JIT_STACK_MAX_BYTES)
@@ -227,6 +217,18 @@ def choose_engine(wanted: str) -> str:
     raise PatternError("; ".join(missing))
 
 
+def has_jit() -> bool:
+    """Say whether this process may make machine code; under MemoryDenyWriteExecute= (systemd.exec(5)) not.
+
+    Either engine then interprets without a word, and python-pcre cannot be asked.
+    """
+    try:
+        mmap.mmap(-1, 1, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC).close()
+    except OSError:
+        return False
+    return True
+
+
 def compile_pattern(regex: bytes, engine: str, *, jit: bool = True) -> Pattern:
     """Compiles one regex with one of ENGINES.
 
@@ -252,19 +254,15 @@ def compile_pattern(regex: bytes, engine: str, *, jit: bool = True) -> Pattern:
 def _refuse_start_options(regex: bytes) -> None:
     position = 0
     while found := _START_OPTION.match(regex, position):
-        name = found[1]
-        if name in _START_OPTIONS_REFUSED:
-            reason = "lines are bytes, and the limits are lognot's"
-            raise PatternError(f"(*{name.decode()}) is not allowed: {reason}, at offset {position}")
-        if name not in _START_OPTIONS_ALLOWED:
-            return  # a verb such as (*COMMIT): from here on it is the regex
+        if found[1] in _START_OPTIONS_REFUSED:
+            raise PatternError(f"(*{found[1].decode()}) is not allowed here, at offset {position}")
         position = found.end()
 
 
 def _same_for_both(regex: bytes) -> tuple[bytes, list[int]]:
-    """`regex` in words that mean the same to both engines, and where each byte of them and their end comes from.
+    """`regex` in words that mean the same to both engines, and the offset in it of each of their bytes.
 
-    Raises PatternError for what has no such words.
+    The last offset is that of the end. Raises PatternError for what has no such words.
     """
     text = bytearray()
     origins: list[int] = []

@@ -149,7 +149,7 @@ class Program:
         self._ovector = ctypes.cast(_get_ovector_pointer(self._match_data), POINTER(vector)).contents
 
     def match(self, subject: bytes, options: int) -> list[int] | None:
-        """Start and end of group 0, of group 1 and so on, in bytes of `subject`; -1 for one that took no part.
+        """Start and end of group 0, group 1 and so on, in bytes of `subject`; -1 for one that took no part.
 
         With \\K in a lookahead the start can be after the end. Raises MatchLimitError when the library gives
         up, with its reason.

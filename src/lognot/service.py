@@ -114,9 +114,13 @@ def hold_standard_descriptors() -> None:
     os.close(fd)
 
 
+# What the roles ignore that the supervisor tells to stop: a terminal or a manager signals every process.
+IGNORED_BY_ROLES = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGPIPE)
+
+
 def ignore_stop_signals() -> None:
-    """For the roles that the supervisor tells to stop: a terminal or a manager signals every process."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGPIPE):
+    """Ignore IGNORED_BY_ROLES."""
+    for number in IGNORED_BY_ROLES:
         signal.signal(number, signal.SIG_IGN)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import json
@@ -14,7 +15,7 @@ from pathlib import Path
 from lognot.channel import Channel
 from lognot.children import ask_child
 from lognot.config import read_config
-from lognot.errors import ConfigError, LognotError, Problem
+from lognot.errors import ConfigError, LognotError, PatternError, Problem
 from lognot.journal import WARNING, Event, Journal, open_journal
 from lognot.ledger import Ledger
 from lognot.privileges import is_root, set_process_title
@@ -67,6 +68,7 @@ class _Start:
         self._base_dir = os.path.abspath(options.directory or os.getcwd())
         self._open_files = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._monitor = _monitor_of(is_root())
+        self._engine = "auto"
         self._journal: Journal | None = None
         self._warnings: tuple[Problem, ...] = ()  # about the config, not said yet
 
@@ -129,6 +131,7 @@ class _Start:
         errors = tuple(problem for problem in problems if not problem.warning)
         if errors:
             raise ConfigError(errors)
+        self._engine = config.regex_engine
         self._warnings = problems
         if self._journal:
             self._say_warnings(self._journal)
@@ -138,13 +141,13 @@ class _Start:
         """Check the regexes and actions where they can do no harm: in a child with the monitor's rights."""
 
         def check() -> bytes:
-            from lognot.check import check_actions, check_patterns
+            from lognot.check import check_actions, check_patterns  # it is loaded already
 
             problems = (*check_patterns(config), *check_actions(config))
             return json.dumps([astuple(problem) for problem in problems]).encode()
 
         try:
-            answer = json.loads(ask_child(check, self._monitor, CHECK_S))
+            answer = json.loads(ask_child(check, self._monitor, CHECK_S, lambda: _load(config.regex_engine)))
             return tuple(Problem(*values) for values in answer)
         except (LognotError, ValueError, TypeError) as error:
             text = f"the regexes could not be checked: {error}"
@@ -153,12 +156,25 @@ class _Start:
     def _be_monitor(self, channel: Channel, ledger: Ledger, service_pid: int) -> None:
         from lognot.monitor import run_monitor
 
+        _load(self._engine)
         run_monitor(channel, ledger, service_pid, self._monitor)
 
     def _be_executor(self, channel: Channel, account: Account) -> None:
         from lognot.executor import run_executor
 
         run_executor(channel, account, os.getcwd() if self._options.directory else "/", self._open_files)
+
+
+def _load(engine: str) -> None:
+    """Load what compiles patterns, in a child that is still root.
+
+    The monitor's user may not be able to read where lognot is installed, such as root's own home.
+    """
+    import lognot.check  # noqa: F401
+    from lognot.pattern import choose_engine
+
+    with contextlib.suppress(PatternError):  # said by whoever needs it
+        choose_engine(engine)
 
 
 def _share_pages() -> None:

@@ -204,6 +204,7 @@ class Supervisor:
             return
         self._monitor = child
         self._begun = False
+        self._say_started("monitor", child)
         self._loop.attach(child.channel, self._on_monitor_message, lambda error: self._expel(child, error))
         self._loop.watch(child.pidfd, self._on_monitor_end)
         self._configure(child)
@@ -314,6 +315,7 @@ class Supervisor:
             self._cannot_start(_name(executor), error, executor.backoff, again)
             return
         executor.child = child
+        self._say_started(_name(executor), child)
         self._loop.attach(
             child.channel,
             lambda message, fd: self._on_executor_message(executor, message),
@@ -368,6 +370,10 @@ class Supervisor:
         self._restart_later(_name(executor), how, executor.backoff, again)
 
     # Children in general.
+
+    def _say_started(self, name: str, child: Child) -> None:
+        text = f"{name} started as pid {child.pid}"
+        self._journal.write(Event.ROLE_STARTED, INFO, text, role=child.name, pid=child.pid)
 
     def _send(self, child: Child, message: m.Message, fd: int = -1) -> None:
         try:

@@ -1,0 +1,96 @@
+"""One action's process: `/bin/sh -c` in a session, and so a process group, of its own. Executor only.
+
+It gets nothing but what it is to have: its environment, /dev/null to read from, a pipe to print into, no
+other descriptor (ours are all close-on-exec), the signals that we ignore at their default, none blocked.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import suppress
+
+from lognot.service import IGNORED_BY_ROLES
+
+SHELL = "/bin/sh"
+
+
+class StartMark:
+    """Says whether the action that was being started has started, when its executor is killed meanwhile.
+
+    It is a memfd that is emptied by the new process itself, just before it becomes the shell. Whoever has
+    been given its descriptor, and knows which action was next, can tell afterwards: `has_started`.
+    """
+
+    def __init__(self) -> None:
+        self.fd = os.memfd_create("lognot-start", os.MFD_CLOEXEC)
+
+    def set(self) -> None:
+        """Nothing has started since now."""
+        os.ftruncate(self.fd, 1)
+
+
+def has_started(mark_fd: int) -> bool:
+    """Say whether an action has started since the mark was set."""
+    return os.fstat(mark_fd).st_size == 0
+
+
+def start_shell(shell_text: bytes, variables: dict[bytes, bytes], mark: StartMark) -> tuple[int, int]:
+    """Start an action and give its pid and the pipe that it prints into, non-blocking; both are the caller's.
+
+    posix_spawn(3) and not fork(2): a fork copies the page tables of the interpreter, and then every page
+    that the child's Python touches on its way to exec: 2.5 ms until the shell runs, against 0.9 ms.
+
+    Args:
+        shell_text: for `sh -c`.
+        variables: the whole environment.
+        mark: is set, and then emptied by the new process.
+
+    Raises:
+        OSError: no process (fork(2), EAGAIN) or no pipe can be had now.
+    """
+    mark.set()
+    reader, writer = os.pipe()
+    try:
+        pid = os.posix_spawn(
+            SHELL,
+            [b"sh", b"-c", shell_text],
+            variables,
+            file_actions=[
+                (os.POSIX_SPAWN_DUP2, writer, 1),
+                (os.POSIX_SPAWN_DUP2, writer, 2),
+                # As 0, which is surely none of ours: what is open there is closed first, and could be the mark.
+                (os.POSIX_SPAWN_OPEN, 0, f"/proc/self/fd/{mark.fd}", os.O_WRONLY | os.O_TRUNC, 0),
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            ],
+            setsid=True,
+            setsigmask=(),
+            setsigdef=IGNORED_BY_ROLES,
+        )
+    except OSError:
+        os.close(reader)
+        raise
+    finally:
+        os.close(writer)
+    os.set_blocking(reader, False)
+    return pid, reader
+
+
+def signal_group(pid: int, number: signal.Signals) -> None:
+    """Signal an action's process group; one that has ended, or is somebody else's (setuid), is left alone."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, number)
+
+
+def is_alone(pid: int) -> bool:
+    """Say whether no process but its leader is in a process group (proc(5), field 5 of stat)."""
+    for name in os.listdir("/proc"):
+        if name.isdigit() and int(name) != pid:
+            try:
+                with open(f"/proc/{name}/stat", "rb") as file:
+                    fields = file.read().rpartition(b")")[2].split()
+            except OSError:  # it ended meanwhile
+                continue
+            if int(fields[2]) == pid:
+                return False
+    return True

@@ -1,0 +1,143 @@
+"""What the kernel reports of a process, and services that are started in unusual ways."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import uuid
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from integration.harness import PYTHON, SOURCE, Service, wait_for
+
+
+def status(pid: int) -> dict[str, str]:
+    """/proc/PID/status, by name."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+def ids(pid: int) -> tuple[set[int], set[int], set[int]]:
+    """The different uids, gids and supplementary groups of a process."""
+    found = status(pid)
+    uids, gids, groups = (set(map(int, found[name].split())) for name in ("Uid", "Gid", "Groups"))
+    return uids, gids, groups
+
+
+def limit(pid: int, name: str) -> tuple[str, str]:
+    """A resource limit of a process, soft and hard, as /proc/PID/limits has it."""
+    for line in Path(f"/proc/{pid}/limits").read_text().splitlines():
+        if line.startswith(name):
+            soft, hard, *_ = line.removeprefix(name).split()
+            return soft, hard
+    raise AssertionError(f"no limit {name!r}")
+
+
+def stat_fields(pid: int) -> list[bytes]:
+    """Fields 3 and on of /proc/PID/stat (proc(5)): state, parent, process group, session, terminal, ..."""
+    return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+
+
+def descriptors(pid: int) -> dict[int, str]:
+    """What a process has open."""
+    directory = Path(f"/proc/{pid}/fd")
+    return {int(entry.name): os.readlink(entry) for entry in directory.iterdir()}
+
+
+def is_gone(pid: int) -> bool:
+    """There is no such process, or only what is left of it until its parent has looked."""
+    try:
+        return stat_fields(pid)[0] == b"Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+def wait_gone(*pids: int, deadline_s: float = 20.0) -> None:
+    """Wait until none of the processes is there any more."""
+    wait_for(lambda: all(map(is_gone, pids)), f"end of {pids}", deadline_s)
+
+
+def marked(mark: str) -> list[int]:
+    """The processes whose environment has a mark."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                if mark.encode() in (entry / "environ").read_bytes():
+                    found.append(int(entry.name))
+    return [pid for pid in found if not is_gone(pid)]
+
+
+class Custom(Service):
+    """A service behind a command that changes something first, or without a log file of its own."""
+
+    prefix: Sequence[str] = ()
+    own_log_file = True
+    source = SOURCE
+
+    def start(self, *, ready: bool = True) -> Service:
+        log = ["-l", str(self.own_log)] if self.own_log_file else []
+        command = [PYTHON, "-m", "lognot", "-c", str(self.config_path), *log, "-v", *self._arguments]
+        self.process = subprocess.Popen(
+            [*self.prefix, *command],
+            env={**self._environment, "PYTHONPATH": str(self.source)},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            cwd="/",
+        )
+        if ready:
+            self.wait_notification("READY=1")
+        return self
+
+    def output(self) -> str:
+        """What a service that has ended printed."""
+        assert self.process is not None
+        assert self.process.stdout is not None
+        self.process.wait(20)
+        return self.process.stdout.read().decode()
+
+
+class Run:
+    """`lognot` with any arguments, to its end. Whatever is left of it is ended by `sweep`."""
+
+    def __init__(self, *, cwd: Path, prefix: Sequence[str] = ()) -> None:
+        self._mark = f"LOGNOT_TEST_MARK={uuid.uuid4()}"
+        self._cwd = cwd
+        self._prefix = prefix
+
+    def __call__(
+        self, *arguments: str, data: bytes = b"", environment: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[bytes]:
+        name, _, value = self._mark.partition("=")
+        return subprocess.run(
+            [*self._prefix, PYTHON, "-m", "lognot", *arguments],
+            env={**os.environ, "PYTHONPATH": str(SOURCE), name: value, **(environment or {})},
+            input=data,
+            capture_output=True,
+            cwd=self._cwd,
+            timeout=60,
+            check=False,
+        )
+
+    def processes(self) -> list[int]:
+        """Those that run still."""
+        return marked(self._mark)
+
+    def sweep(self) -> None:
+        """End what is left."""
+        for pid in self.processes():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def runner(cwd: Path, *prefix: str) -> Iterator[Run]:
+    """A Run that leaves nothing behind."""
+    run = Run(cwd=cwd, prefix=prefix)
+    try:
+        yield run
+    finally:
+        run.sweep()

@@ -1,0 +1,303 @@
+"""Every way in which logs are rotated, while a writer goes on: no line is lost, none is seen twice."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from integration.harness import Service, append, lines_of, wait_for
+from integration.writer import (
+    REGEX,
+    Writer,
+    assert_each_line_once,
+    counting_items,
+    has_open,
+    held,
+    wait_has_open,
+)
+
+LOGROTATE = shutil.which("logrotate", path="/usr/sbin:/usr/bin:/sbin:/bin")
+LINES = 2400
+PAUSE_S = 0.0002  # 1,000 to 3,000 lines a second
+ROTATIONS = 8
+LATE = 30  # lines that a writer still writes into a file that was rotated away
+
+Rotate = Callable[[Path, Writer, int], None]
+
+
+def rename_and_create(log: Path, writer: Writer, number: int) -> None:
+    """As logrotate's `create`; the daemon is told a little later."""
+    log.rename(log.with_name(f"log.{number}"))
+    log.touch()
+    writer.reopen(after=LATE)
+
+
+def rename_and_let_the_writer_create(log: Path, writer: Writer, number: int) -> None:
+    """As logrotate's `nocreate`."""
+    log.rename(log.with_name(f"log.{number}"))
+    writer.reopen(after=LATE)
+
+
+def rename_at_once_and_create(log: Path, writer: Writer, number: int) -> None:
+    """The name never leads nowhere: the new file replaces the old one."""
+    log.with_name("new").touch()
+    os.link(log, log.with_name(f"log.{number}"))
+    log.with_name("new").rename(log)
+    writer.reopen(after=LATE)
+
+
+def delete_and_create(log: Path, writer: Writer, number: int) -> None:
+    log.unlink()
+    log.touch()
+    writer.reopen(after=LATE)
+
+
+def delete_and_let_it_appear_later(log: Path, writer: Writer, number: int) -> None:
+    log.unlink()
+    writer.reopen(after=5 * LATE)
+
+
+def switch_a_symlink_and_back(log: Path, writer: Writer, number: int) -> None:
+    """Between two targets, so that each comes back, with lines that were read before."""
+    if not log.is_symlink():
+        log.rename(log.with_name("target 0"))
+    log.with_name("new").symlink_to(f"target {(number + 1) % 2}")
+    log.with_name(f"target {(number + 1) % 2}").touch()
+    log.with_name("new").rename(log)
+    writer.reopen(after=LATE)
+
+
+def move_the_directory_and_make_it_again(log: Path, writer: Writer, number: int) -> None:
+    log.parent.rename(log.parent.with_name(f"moved {number}"))
+    log.parent.mkdir()
+    writer.reopen(after=LATE)
+
+
+def move_a_directory_above_and_make_it_again(log: Path, writer: Writer, number: int) -> None:
+    above = log.parent.parent
+    above.rename(above.with_name(f"moved {number}"))
+    log.parent.mkdir(parents=True)
+    writer.reopen(after=LATE)
+
+
+def switch_a_directory(log: Path, writer: Writer, number: int) -> None:
+    """The directory is a symlink, and each day has its own."""
+    if not log.parent.is_symlink():
+        log.parent.rename(log.parent.with_name("day 0"))
+        log.parent.symlink_to("day 0")
+    log.parent.with_name(f"day {number + 1}").mkdir()
+    log.parent.with_name("new").symlink_to(f"day {number + 1}")
+    log.parent.with_name("new").rename(log.parent)
+    writer.reopen(after=LATE)
+
+
+@pytest.mark.parametrize(
+    "rotate",
+    [
+        rename_and_create,
+        rename_and_let_the_writer_create,
+        rename_at_once_and_create,
+        delete_and_create,
+        delete_and_let_it_appear_later,
+        switch_a_symlink_and_back,
+        move_the_directory_and_make_it_again,
+        move_a_directory_above_and_make_it_again,
+        switch_a_directory,
+    ],
+)
+def test_each_line_is_seen_once(service: Callable[..., Service], tmp_path: Path, rotate: Rotate) -> None:
+    log = tmp_path / "above" / "logs" / "log"
+    log.parent.mkdir(parents=True)
+    log.touch()
+    lognot = service(counting_items(str(log), LINES)).start()
+    with Writer(log, LINES, PAUSE_S) as writer:
+        for number in range(ROTATIONS):
+            writer.wait_written(LINES * number // ROTATIONS)
+            wait_has_open(lognot.pid, log)
+            rotate(log, writer, number)
+        writer.wait_written(LINES)
+    assert_each_line_once(lognot)
+
+
+def test_a_log_that_appears_only_later(service: Callable[..., Service], tmp_path: Path) -> None:
+    log = tmp_path / "not" / "yet" / "log"
+    lognot = service(counting_items(str(log), LINES)).start()
+    lognot.wait_log("is not there yet")
+    with Writer(log, LINES, PAUSE_S) as writer:
+        log.parent.mkdir(parents=True)
+        writer.wait_written(LINES)
+    assert_each_line_once(lognot)
+
+
+# Truncation. Lines that are truncated away before anybody could look cannot be seen by anyone.
+
+
+def _echo_each(path: Path) -> str:
+    return (
+        "[general]\nathread_count = 4\n"
+        f"[EACH]\npath = {path}\nregex = {REGEX}\nupbound_action = echo $1 >> {path.parent.parent}/out\n"
+    )
+
+
+def _copytruncate_under_a_writer(
+    lognot: Service, log: Path, out: Path, lines: int, rotations: int, copytruncate: Callable[[], None]
+) -> None:
+    """Truncate again and again; each time, only what was not seen yet when it began may be missing."""
+    seen_before: list[set[int]] = []
+
+    def seen() -> set[int]:
+        return {int(line) for line in lines_of(out)}
+
+    with Writer(log, lines, pause_s=0.003) as writer:
+        for number in range(rotations):
+            writer.wait_written((number + 1) * lines // (rotations + 1))
+            wait_for(lambda: max(seen(), default=-1) >= writer.written - 2, "lognot keeps up")
+            seen_before.append(seen())
+            copytruncate()
+        writer.wait_written(lines)
+    may_be_missing: set[int] = set()
+    first = 0
+    for last, before in zip(writer.last_before_truncation(), seen_before, strict=True):
+        may_be_missing |= set(range(first, last + 1)) - before
+        first = last + 1
+    must = set(range(lines)) - may_be_missing
+    assert len(must) > lines * 3 / 4  # else this says nothing
+    wait_for(lambda: must <= seen(), "all that can be seen")
+    assert lognot.stop() == 0
+    found = [int(line) for line in lines_of(out)]
+    assert len(found) == len(set(found))
+    assert must <= set(found) <= set(range(lines))
+    assert "was truncated" in lognot.log
+
+
+def test_copytruncate(service: Callable[..., Service], tmp_path: Path) -> None:
+    log = tmp_path / "logs" / "log"
+    log.parent.mkdir()
+    log.touch()
+    lognot = service(_echo_each(log)).start()
+
+    def copytruncate() -> None:
+        shutil.copyfile(log, tmp_path / "copy")
+        os.truncate(log, 0)
+
+    _copytruncate_under_a_writer(lognot, log, tmp_path / "out", 400, 8, copytruncate)
+
+
+def test_a_truncation_that_has_grown_past_what_was_read(
+    service: Callable[..., Service], tmp_path: Path
+) -> None:
+    """The monitor is held meanwhile, so that it surely finds a longer file than it left."""
+    log = tmp_path / "log"
+    log.touch()
+    marker = f"[READ]\npath = {log}\nregex = ^line 99$\nupbound_action = true\n"
+    lognot = service(counting_items(str(log), 1100) + marker).start()
+    append(log, "".join(f"line {number}\n" for number in range(100)))
+    lognot.wait_log(r"\[READ\] fired")
+    with held(lognot.role("monitor")):
+        os.truncate(log, 0)
+        append(log, "".join(f"line {number}\n" for number in range(100, 1100)))
+    assert_each_line_once(lognot)
+
+
+# logrotate itself.
+
+needs_logrotate = pytest.mark.skipif(LOGROTATE is None, reason="needs logrotate")
+
+
+def _logrotate(directory: Path, log: Path, *directives: str) -> None:
+    config = directory / "logrotate.conf"
+    config.write_text(f"{log} {{\n  size 1\n  rotate 100\n  " + "\n  ".join(directives) + "\n}\n")
+    config.chmod(0o644)
+    assert LOGROTATE is not None
+    command = [LOGROTATE, "--state", str(directory / "state"), str(config)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@needs_logrotate
+@pytest.mark.parametrize(
+    "directives",
+    [("create",), ("create", "compress", "delaycompress"), ("nocreate", "delaycompress", "compress")],
+    ids="-".join,
+)
+def test_logrotate(service: Callable[..., Service], tmp_path: Path, directives: tuple[str, ...]) -> None:
+    log = tmp_path / "logs" / "log"
+    log.parent.mkdir()
+    log.touch()
+    lognot = service(counting_items(str(log), LINES)).start()
+    with Writer(log, LINES, PAUSE_S) as writer:
+        for number in range(ROTATIONS):
+            writer.wait_written(LINES * (number + 1) // (ROTATIONS + 1))
+            wait_has_open(lognot.pid, log)
+            _logrotate(tmp_path, log, *directives)
+            writer.reopen(after=LATE)
+        writer.wait_written(LINES)
+    rotated = sorted(path.suffix for path in log.parent.iterdir() if path != log)
+    assert len(rotated) == ROTATIONS
+    assert rotated.count(".gz") == (ROTATIONS - 1 if "compress" in directives else 0)
+    assert_each_line_once(lognot)
+
+
+@needs_logrotate
+def test_logrotate_compresses_at_once(service: Callable[..., Service], tmp_path: Path) -> None:
+    """The writer has to be told before that, by the postrotate script, as logrotate(8) says."""
+    log = tmp_path / "logs" / "log"
+    log.parent.mkdir()
+    log.touch()
+    lognot = service(counting_items(str(log), LINES)).start()
+    with Writer(log, LINES, PAUSE_S) as writer:
+        for number in range(ROTATIONS):
+            writer.wait_written(LINES * (number + 1) // (ROTATIONS + 1))
+            wait_has_open(lognot.pid, log)
+            hup = f"kill -HUP {writer.pid}"
+            _logrotate(tmp_path, log, "create", "compress", "postrotate", hup, "endscript")
+        writer.wait_written(LINES)
+    assert len(list(log.parent.glob("*.gz"))) == ROTATIONS
+    assert_each_line_once(lognot)
+
+
+@needs_logrotate
+def test_logrotate_copytruncate(service: Callable[..., Service], tmp_path: Path) -> None:
+    log = tmp_path / "logs" / "log"
+    log.parent.mkdir()
+    log.touch()
+    lognot = service(_echo_each(log)).start()
+    _copytruncate_under_a_writer(
+        lognot, log, tmp_path / "out", 400, 6, lambda: _logrotate(tmp_path, log, "copytruncate", "compress")
+    )
+
+
+# What it costs.
+
+
+def test_descriptors_and_watches_do_not_grow(service: Callable[..., Service], tmp_path: Path) -> None:
+    log = tmp_path / "logs" / "log"
+    log.parent.mkdir()
+    log.touch()
+    lognot = service(counting_items(str(log), 51)).start()
+    monitor = lognot.role("monitor")
+
+    def in_use() -> tuple[int, int, int]:
+        counts = [len(os.listdir(f"/proc/{pid}/fd")) for pid in (lognot.pid, monitor)]
+        return counts[0], counts[1], _watches(lognot.pid)
+
+    before = in_use()
+    append(log, "line 0\n")
+    for number in range(1, 51):
+        log.rename(log.with_name(f"log.{number}"))
+        append(log, f"line {number}\n")
+        wait_for(lambda: has_open(monitor, log), "the new file in the monitor")
+    wait_for(lambda: in_use() == before, "the old files are let go")
+    assert_each_line_once(lognot)
+
+
+def _watches(pid: int) -> int:
+    count = 0
+    for entry in Path(f"/proc/{pid}/fdinfo").iterdir():
+        count += entry.read_text().count("inotify wd:")
+    return count

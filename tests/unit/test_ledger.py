@@ -1,0 +1,367 @@
+"""What outlives a monitor: exactly what it has committed, whenever it is killed."""
+
+from __future__ import annotations
+
+import copy
+import os
+import signal
+import struct
+import time
+from collections.abc import Iterator
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lognot import ledger as module
+from lognot.ledger import (
+    FATAL_DEATHS,
+    JOURNAL_RECORDS,
+    MAX_FATAL,
+    MAX_KEY_BYTES,
+    MAX_STREAMS,
+    Counted,
+    Ledger,
+    Position,
+    Record,
+    Search,
+)
+
+SEARCH = Search(stream_id=7, position=2**48 + 5, item_id=3)
+
+
+@pytest.fixture
+def supervisors() -> Ledger:
+    return Ledger()
+
+
+def new_monitor(supervisors: Ledger) -> Ledger:
+    """What a fork does: the same memory, and everything else as the supervisor has it."""
+    return copy.copy(supervisors)
+
+
+def record(number: int, key: bytes | None = None) -> Record:
+    return Record(number, number % 7, Counted.MATCH, key)
+
+
+positions = st.builds(
+    Position,
+    stream_id=st.integers(1, 2**64 - 1),
+    offset=st.integers(0, 2**64 - 1),
+    generation=st.integers(0, 2**32 - 1),
+    skipping=st.booleans(),
+    digest=st.sampled_from([b"", b"0123456789abcdef", bytes(16)]),
+)
+records = st.builds(
+    Record,
+    time_ns=st.integers(0, 2**63),
+    item_id=st.integers(0, 2**32 - 1),
+    kind=st.sampled_from(list(Counted)),
+    key=st.none() | st.binary(max_size=MAX_KEY_BYTES),
+)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.dictionaries(st.sampled_from([0, 1, 2, MAX_STREAMS - 1]), positions), st.lists(records, max_size=5))
+def test_what_is_committed_comes_back(committed: dict[int, Position], counted: list[Record]) -> None:
+    supervisors = Ledger()
+    monitor = new_monitor(supervisors)
+    for one in counted:
+        monitor.count(one)
+    monitor.commit([*committed.items(), (3, Position(1))])
+    successor = new_monitor(supervisors)
+    assert list(successor.replay()) == counted
+    assert {slot: successor.position(slot) for slot in committed} == committed
+
+
+def test_what_is_not_committed_does_not_come_back(supervisors: Ledger) -> None:
+    monitor = new_monitor(supervisors)
+    monitor.assign(0, Position(1))
+    monitor.count(record(1))
+    monitor.commit([(0, Position(1, offset=10))])
+    monitor.count(record(2))
+    monitor.assign(1, Position(2, offset=20))  # another file begins: no reason to commit anything
+    successor = new_monitor(supervisors)
+    assert list(successor.replay()) == [record(1)]
+    assert successor.position(0) == Position(1, offset=10)
+    assert successor.position(1) == Position(2, offset=20)
+    successor.count(record(3))
+    successor.commit([(0, Position(1, offset=11))])
+    assert list(new_monitor(supervisors).replay()) == [record(1), record(3)]
+
+
+def test_settled_records_need_no_lines(supervisors: Ledger) -> None:
+    monitor = new_monitor(supervisors)
+    started = Record(5, 1, Counted.STARTED)
+    monitor.count(started)
+    assert list(new_monitor(supervisors).replay()) == []
+    monitor.settle()
+    assert list(new_monitor(supervisors).replay()) == [started]
+
+
+def test_a_slot_is_used_again(supervisors: Ledger) -> None:
+    monitor = new_monitor(supervisors)
+    monitor.assign(0, Position(1))
+    monitor.assign(1, Position(2))
+    monitor.count(record(1))
+    monitor.commit([(1, Position(2, 100, 3, True, b"x" * 16))])
+    supervisors.assign(1, Position(3))  # the file with the highest head is gone
+    assert supervisors.position(1) == Position(3)
+    successor = new_monitor(supervisors)
+    assert list(successor.replay()) == [record(1)]
+
+
+def test_the_oldest_records_give_way(supervisors: Ledger) -> None:
+    monitor = new_monitor(supervisors)
+    for number in range(JOURNAL_RECORDS + 10):
+        monitor.count(record(number))
+    monitor.commit([(0, Position(1))])
+    kept = list(new_monitor(supervisors).replay())
+    assert kept == [record(number) for number in range(10, JOURNAL_RECORDS + 10)]
+
+
+def test_uncommitted_records_are_never_taken_for_those_that_they_replaced(supervisors: Ledger) -> None:
+    monitor = new_monitor(supervisors)
+    for number in range(JOURNAL_RECORDS):
+        monitor.count(record(number))
+    monitor.commit([(0, Position(1))])
+    for number in range(100):
+        monitor.count(record(10**9 + number))
+    kept = [record(number) for number in range(100, JOURNAL_RECORDS)]
+    successor = new_monitor(supervisors)
+    assert list(successor.replay()) == kept
+    # Its own, fewer ones do not bring the others back.
+    for number in range(10):
+        successor.count(record(2 * 10**9 + number))
+    successor.commit([(0, Position(1, offset=1))])
+    after_that = list(new_monitor(supervisors).replay())
+    assert after_that == kept + [record(2 * 10**9 + number) for number in range(10)]
+
+
+def test_the_statistics_add_up(supervisors: Ledger) -> None:
+    monitor = new_monitor(supervisors)
+    monitor.add_statistics(3, 2, 1)
+    new_monitor(supervisors).add_statistics(30, 20, 10)
+    assert supervisors.statistics() == (33, 22, 11)
+
+
+# Killed between any two stores.
+
+
+class Memory:
+    """Stands in for the shared memory, and writes down each store."""
+
+    def __init__(self, size: int) -> None:
+        self.raw = bytearray(size)
+        self.stores: list[tuple[int, bytes]] = []
+
+    def store(self, at: int, data: bytes) -> None:
+        self.raw[at : at + len(data)] = data
+        self.stores.append((at, data))
+
+    def __getitem__(self, at: int) -> int:
+        return self.raw[at]
+
+    def __setitem__(self, at: int, value: int) -> None:
+        self.store(at, bytes((value,)))
+
+
+class Stores:
+    """A struct that stores byte by byte, but an aligned word at once."""
+
+    def __init__(self, real: struct.Struct) -> None:
+        self._real = real
+        self.size = real.size
+
+    def pack_into(self, memory: Memory, at: int, *values: Any) -> None:
+        data = self._real.pack(*values)
+        if len(data) in (4, 8) and at % len(data) == 0:
+            memory.store(at, data)
+        else:
+            for number, byte in enumerate(data):
+                memory.store(at + number, bytes((byte,)))
+
+    def unpack_from(self, memory: Memory, at: int) -> tuple[Any, ...]:
+        return self._real.unpack_from(memory.raw, at)
+
+
+@pytest.fixture
+def byte_by_byte() -> Iterator[None]:
+    names = ("_STATISTICS", "_SEARCH", "_FATAL", "_POSITION", "_RECORD", "_U64", "_U32")
+    structs = {name: Stores(getattr(module, name)) for name in names}
+    with patch.multiple(module, **structs):
+        yield
+
+
+@pytest.mark.usefixtures("byte_by_byte")
+def test_a_commit_is_all_or_nothing_at_every_store() -> None:
+    supervisors = Ledger()
+    memory = Memory(len(supervisors._memory))
+    supervisors._memory = memory  # type: ignore[assignment]
+    monitor = new_monitor(supervisors)
+    monitor.assign(0, Position(1, 2**40 - 1, 0, False, b"a" * 16))
+    monitor.assign(1, Position(2, 255))
+    for number in range(255):  # so that the next numbers change more than one byte
+        monitor.count(record(number, b"key"))
+    monitor.commit([(0, Position(1, 2**40 - 1, 0, False, b"a" * 16)), (1, Position(2, 255))])
+
+    def state(ledger: Ledger) -> tuple[list[Record], Position, Position]:
+        return list(ledger.replay()), ledger.position(0), ledger.position(1)
+
+    before = state(new_monitor(supervisors))
+    image = bytearray(memory.raw)
+    memory.stores.clear()
+    for number in range(3):
+        monitor.count(record(2**32 + number, b"another"))
+    monitor.commit([(0, Position(1, 2**40, 1, True, b"b" * 16)), (1, Position(2, 256, 0, False, b"c" * 16))])
+    after = state(new_monitor(supervisors))
+    assert len(after[0]) == len(before[0]) + 3
+    assert after[1] != before[1]
+    assert after[2] != before[2]
+
+    found = []
+    for at, data in [(0, bytes(image[:1])), *memory.stores]:
+        image[at : at + len(data)] = data
+        killed = Memory(0)
+        killed.raw = bytearray(image)
+        survivors = copy.copy(supervisors)
+        survivors._memory = killed  # type: ignore[assignment]
+        found.append(state(new_monitor(survivors)))
+        # Nor does it matter when the next one is killed while it puts things right.
+        repair, killed.stores = killed.stores, []
+        for count in range(len(repair)):
+            again = Memory(0)
+            again.raw = bytearray(image)
+            for where, what in repair[:count]:
+                again.raw[where : where + len(what)] = what
+            survivors._memory = again  # type: ignore[assignment]
+            assert state(new_monitor(survivors)) == found[-1]
+    assert len(found) > 200
+    switch = found.index(after)
+    assert found == [before] * switch + [after] * (len(found) - switch)
+
+
+def test_killed_at_any_moment_for_real(supervisors: Ledger) -> None:
+    """Each commit moves two files to N, with two records; the next monitor goes on from there."""
+    supervisors.assign(0, Position(1))
+    supervisors.assign(1, Position(2))
+    reached = 0
+    deadline = time.monotonic() + 20
+    deaths = 0
+    while deaths < 40:
+        assert time.monotonic() < deadline
+        pid = os.fork()
+        if pid == 0:
+            try:
+                _count_for_ever(new_monitor(supervisors))
+            finally:
+                os._exit(1)
+        while supervisors.position(0).offset < reached + 1 + deaths * 7 % 50:
+            assert time.monotonic() < deadline
+        os.kill(pid, signal.SIGKILL)
+        _, status = os.waitpid(pid, 0)
+        assert os.WTERMSIG(status) == signal.SIGKILL
+        deaths += 1
+        successor = new_monitor(supervisors)
+        times = [one.time_ns for one in successor.replay()]
+        reached = successor.position(0).offset
+        assert successor.position(1).offset == reached
+        assert times == [number for number in range(1, reached + 1) for _ in range(2)][-JOURNAL_RECORDS:]
+
+
+def _count_for_ever(monitor: Ledger) -> None:
+    for _ in monitor.replay():
+        pass
+    number = monitor.position(0).offset
+    while True:
+        number += 1
+        monitor.count(Record(number, 1, Counted.MATCH, b"key"))
+        monitor.count(Record(number, 2, Counted.MATCH))
+        monitor.commit([(0, Position(1, number)), (1, Position(2, number, digest=b"%016d" % number))])
+
+
+# Searches that kill.
+
+
+def test_a_search_that_came_back_is_not_fatal(supervisors: Ledger) -> None:
+    monitor = new_monitor(supervisors)
+    monitor.begin_search(SEARCH)
+    monitor.end_search()
+    supervisors.convict_search()  # it died of something else
+    assert new_monitor(supervisors).fatal_searches() == frozenset()
+
+
+def test_one_death_may_be_a_coincidence(supervisors: Ledger) -> None:
+    new_monitor(supervisors).begin_search(SEARCH)
+    second = new_monitor(supervisors)
+    assert second.fatal_searches() == frozenset()
+    second.begin_search(SEARCH)
+    assert new_monitor(supervisors).fatal_searches() == {SEARCH}
+
+
+def test_two_deaths_in_two_searches_are_two_coincidences(supervisors: Ledger) -> None:
+    other = Search(7, 9, 3)
+    new_monitor(supervisors).begin_search(SEARCH)
+    second = new_monitor(supervisors)
+    second.fatal_searches()
+    second.begin_search(other)
+    third = new_monitor(supervisors)
+    assert third.fatal_searches() == frozenset()
+    third.begin_search(SEARCH)  # seen before, but not by the last one
+    assert new_monitor(supervisors).fatal_searches() == frozenset()
+
+
+def test_a_search_that_was_survived_once_is_innocent(supervisors: Ledger) -> None:
+    new_monitor(supervisors).begin_search(SEARCH)
+    second = new_monitor(supervisors)
+    second.fatal_searches()
+    second.begin_search(SEARCH)
+    second.end_search()
+    assert new_monitor(supervisors).fatal_searches() == frozenset()
+
+
+def test_a_death_of_its_own_making_is_enough(supervisors: Ledger) -> None:
+    new_monitor(supervisors).begin_search(SEARCH)
+    supervisors.convict_search()
+    assert new_monitor(supervisors).fatal_searches() == {SEARCH}
+    assert new_monitor(supervisors).fatal_searches() == {SEARCH}  # for every later one, too
+
+
+def test_several_fatal_searches_are_all_remembered(supervisors: Ledger) -> None:
+    """Else two lines that kill, in one block, would kill in turns for ever."""
+    searches = [Search(1, position, 1) for position in range(MAX_FATAL)]
+    for search in searches:
+        new_monitor(supervisors).begin_search(search)
+        supervisors.convict_search()
+        new_monitor(supervisors).fatal_searches()
+    assert new_monitor(supervisors).fatal_searches() == set(searches)
+    new_monitor(supervisors).begin_search(SEARCH)
+    supervisors.convict_search()
+    assert new_monitor(supervisors).fatal_searches() == {*searches[1:], SEARCH}  # the oldest gives way
+
+
+def test_the_deaths_needed_are_few() -> None:
+    assert FATAL_DEATHS == 2
+
+
+# A monitor that was taken over may have left anything.
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.data())
+def test_garbage_never_raises_nor_takes_for_ever(data: st.DataObject) -> None:
+    supervisors = Ledger()
+    header = data.draw(st.binary(min_size=256, max_size=256))
+    supervisors._memory[: len(header)] = header
+    supervisors._memory[4096:4224] = data.draw(st.binary(min_size=128, max_size=128))
+    begin = time.monotonic()
+    monitor = new_monitor(supervisors)
+    assert sum(1 for _ in monitor.replay()) <= JOURNAL_RECORDS
+    monitor.fatal_searches()
+    monitor.position(0)
+    monitor.count(record(1))
+    monitor.commit([(0, Position(1))])
+    assert supervisors.position(0) == Position(1)
+    assert time.monotonic() - begin < 5

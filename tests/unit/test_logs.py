@@ -1,0 +1,415 @@
+"""Which files are open behind each path, and what a monitor is told of them. The monitor is this file."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+
+from lognot import logs as module
+from lognot.journal import Event, Journal
+from lognot.ledger import NOT_BEGUN, Ledger, Position
+from lognot.logs import MAX_REMEMBERED, MAX_ROTATED, Logs
+from lognot.messages import LogLooked, LogOpened, Message, Start, StreamUnwritten, UseWatches
+from lognot.watch import Watches, WatchLimitError
+
+
+class Records:
+    """Our own log."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def write(self, event: Event, priority: int, message: str, fields: dict[str, str]) -> None:
+        self.events.append(event)
+
+    def reopen(self) -> None:
+        """Nothing to reopen."""
+
+
+class Monitor:
+    """What a monitor was told, with the inode of each descriptor that came."""
+
+    def __init__(self) -> None:
+        self.told: list[Message] = []
+        self.inodes: dict[int, int] = {}
+        self.inotify = -1
+
+    def __call__(self, message: Message, fd: int) -> None:
+        assert (fd >= 0) == bool(message.fds)
+        self.told.append(message)
+        if isinstance(message, LogOpened):
+            self.inodes[message.stream_id] = os.fstat(fd).st_ino
+        if isinstance(message, UseWatches):
+            self.inotify = fd
+
+    def take(self) -> list[Message]:
+        taken, self.told = self.told, []
+        return taken
+
+
+class World:
+    """Logs, a monitor, and the log that it all is about."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.path = directory / "log"
+        self.records = Records()
+        self.ledger = Ledger()
+        self.logs = Logs(self.ledger, Journal((self.records,)))
+        self.monitor = Monitor()
+
+    def start(self, *paths: Path) -> None:
+        self.logs.configure(str(path) for path in paths or (self.path,))
+        self.logs.connect(self.monitor)
+        assert self.monitor.take() == [UseWatches()]
+
+    def look(self, log_id: int = 1) -> tuple[list[LogOpened], LogLooked]:
+        """Look, and give what was newly opened and the answer; nothing else is told."""
+        self.logs.look(log_id)
+        *opened, looked = self.monitor.take()
+        assert isinstance(looked, LogLooked)
+        assert looked.log_id == log_id
+        return [message for message in opened if isinstance(message, LogOpened)], looked
+
+    def begin(self, opened: LogOpened, offset: int = 0) -> None:
+        """What a monitor does with a file: say how far it came."""
+        self.ledger.assign(opened.slot, Position(opened.stream_id, offset))
+
+    def rotate(self) -> LogOpened:
+        self.path.rename(self.directory / f"log.{len(os.listdir(self.directory))}")
+        self.path.touch()
+        [opened], _ = self.look()
+        return opened
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    before = len(os.listdir("/proc/self/fd"))
+    made = World(tmp_path)
+    made.path.write_text("history\n")
+    yield made
+    made.logs.configure([])
+    if made.logs._watches is not None:
+        made.logs._watches.close()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def watch_count(world: World) -> int:
+    text = Path(f"/proc/self/fdinfo/{world.monitor.inotify}").read_text()
+    return text.count("inotify wd:")
+
+
+def test_what_is_there_at_first_is_history(world: World) -> None:
+    world.start()
+    [opened], looked = world.look()
+    assert (opened.log_id, opened.start, opened.size) == (1, Start.END, 8)
+    assert world.monitor.inodes[opened.stream_id] == world.path.stat().st_ino
+    assert world.ledger.position(opened.slot) == Position(opened.stream_id, NOT_BEGUN)
+    assert looked.stream_id == opened.stream_id
+    assert [name for _, name in looked.watches] == [os.fsencode(name) for name in world.path.parts[1:]]
+    assert world.logs.counts() == (1, 1)
+    assert world.records.events == [Event.LOG_OPENED]
+
+
+def test_nothing_new_is_only_answered(world: World) -> None:
+    world.start()
+    _, looked = world.look()
+    assert world.look() == ([], looked)
+    assert world.records.events == [Event.LOG_OPENED]
+
+
+def test_what_appears_later_is_new_from_its_beginning(world: World) -> None:
+    world.path.unlink()
+    world.start()
+    for _ in range(2):
+        opened, looked = world.look()
+        assert opened == []
+        assert looked.stream_id == 0
+        assert looked.watches[-1][1] == b"log"
+    assert world.records.events == [Event.LOG_MISSING]  # said once
+    assert world.logs.counts() == (0, 1)
+    world.path.write_text("new\n")
+    [new], looked = world.look()
+    assert (new.start, looked.stream_id) == (Start.BEGIN, new.stream_id)
+
+
+def test_a_missing_directory_is_watched_as_far_as_it_exists(world: World, tmp_path: Path) -> None:
+    world.start(tmp_path / "a/b/log")
+    assert world.look()[1].watches[-1][1] == b"a"
+    (tmp_path / "a").mkdir()
+    assert world.look()[1].watches[-1][1] == b"b"
+    (tmp_path / "a/b").mkdir()
+    (tmp_path / "a/b/log").touch()
+    [opened], looked = world.look()
+    assert opened.start is Start.BEGIN
+    assert [name for _, name in looked.watches][-3:] == [b"a", b"b", b"log"]
+
+
+def test_a_refused_file_is_still_history_when_it_comes_right(world: World) -> None:
+    world.path.unlink()
+    os.mkfifo(world.path)
+    world.start()
+    assert world.look()[1].stream_id == 0
+    assert world.look()[1].stream_id == 0
+    assert world.records.events == [Event.LOG_REFUSED]
+    world.path.unlink()
+    world.path.touch()
+    assert world.look()[0][0].start is Start.END
+
+
+def test_a_rotated_file_is_kept_as_long_as_it_is_written_to(world: World) -> None:
+    world.start()
+    [old], _ = world.look()
+    with world.path.open("a"):
+        new = world.rotate()
+        assert new.start is Start.BEGIN
+        world.logs.unwritten(old.stream_id)
+        assert world.monitor.take() == []
+    world.logs.unwritten(old.stream_id)
+    assert world.monitor.take() == [StreamUnwritten(old.stream_id)]
+    world.logs.dropped(old.stream_id)
+    world.logs.unwritten(old.stream_id)  # it is gone
+    assert world.monitor.take() == []
+    assert world.records.events == [Event.LOG_OPENED, Event.LOG_ROTATED]
+
+
+def test_the_current_file_is_never_let_go(world: World) -> None:
+    world.start()
+    [opened], _ = world.look()
+    world.logs.unwritten(opened.stream_id)  # nobody writes to it now
+    assert world.monitor.take() == []
+
+
+def test_the_path_came_to_lead_to_a_file_that_is_just_let_go(world: World) -> None:
+    world.start()
+    [opened], _ = world.look()
+    world.begin(opened, 8)
+    world.logs.dropped(opened.stream_id)
+    [again, looked] = world.monitor.take()
+    assert isinstance(again, LogOpened)
+    assert isinstance(looked, LogLooked)
+    assert again.start is Start.COMMITTED
+    assert looked.stream_id == again.stream_id != opened.stream_id
+    assert world.ledger.position(again.slot) == Position(again.stream_id, 8)
+
+
+def test_a_file_that_comes_back_while_it_is_open_is_the_same_stream(world: World) -> None:
+    world.start()
+    [old], _ = world.look()
+    world.path.rename(world.directory / "log.1")
+    assert world.look()[1].stream_id == 0
+    (world.directory / "log.1").rename(world.path)
+    opened, looked = world.look()
+    assert opened == []
+    assert looked.stream_id == old.stream_id
+
+
+def test_a_file_that_comes_back_later_is_read_on_where_it_was_left(world: World) -> None:
+    """A symlink that is switched to another target and back."""
+    targets = [world.directory / "a", world.directory / "b"]
+    for target in targets:
+        target.write_text("history\n")
+    world.path.unlink()
+    world.path.symlink_to("a")
+    world.start()
+    [first], _ = world.look()
+    world.begin(first, 8)
+    (world.directory / "new").symlink_to("b")
+    (world.directory / "new").rename(world.path)
+    [second], looked = world.look()
+    assert second.start is Start.BEGIN
+    assert b"b" in [name for _, name in looked.watches]
+    world.ledger.commit([(first.slot, Position(first.stream_id, 20, 1, True, b"d" * 16))])
+    world.logs.dropped(first.stream_id)
+    (world.directory / "new").symlink_to("a")
+    (world.directory / "new").rename(world.path)
+    [third], _ = world.look()
+    assert third.start is Start.COMMITTED
+    assert world.ledger.position(third.slot) == Position(third.stream_id, 20, 1, True, b"d" * 16)
+
+
+def test_a_deleted_file_is_not_remembered(world: World) -> None:
+    """Its inode number may be the next file's."""
+    world.start()
+    [old], _ = world.look()
+    world.begin(old, 8)
+    world.path.unlink()
+    world.look()
+    world.logs.dropped(old.stream_id)
+    world.path.write_text("new\n")
+    [new], _ = world.look()
+    assert new.start is Start.BEGIN
+    assert world.ledger.position(new.slot) == Position(new.stream_id, NOT_BEGUN)
+
+
+def test_not_too_many_files_are_remembered(world: World) -> None:
+    world.start()
+    [old], _ = world.look()
+    for _ in range(2 * MAX_REMEMBERED):
+        world.begin(old)
+        new = world.rotate()
+        world.logs.dropped(old.stream_id)
+        old = new
+    assert len(world.logs._logs[1].remembered) == MAX_REMEMBERED
+
+
+def test_rotated_files_with_a_writer_are_pushed_out_by_newer_ones(world: World) -> None:
+    world.start()
+    [opened], _ = world.look()
+    streams = [opened.stream_id]
+    for _ in range(MAX_ROTATED):
+        streams.append(world.rotate().stream_id)
+    world.path.rename(world.directory / "last")
+    world.path.touch()
+    world.logs.look(1)
+    assert StreamUnwritten(streams[0]) in world.monitor.take()
+
+
+def test_descriptors_and_watches_do_not_grow(world: World) -> None:
+    world.start()
+    [old], _ = world.look()
+    before = len(os.listdir("/proc/self/fd")), watch_count(world)
+    slots = set()
+    for _ in range(50):
+        new = world.rotate()
+        world.logs.unwritten(old.stream_id)
+        assert world.monitor.take() == [StreamUnwritten(old.stream_id)]
+        world.logs.dropped(old.stream_id)
+        slots.add(new.slot)
+        old = new
+    assert (len(os.listdir("/proc/self/fd")), watch_count(world)) == before
+    assert len(slots) == 2
+
+
+def test_a_new_monitor_is_told_everything(world: World) -> None:
+    world.start()
+    [first], _ = world.look()
+    world.begin(first, 8)
+    with world.path.open("a"):
+        second = world.rotate()
+        world.logs.disconnect()
+        world.logs.unwritten(first.stream_id)  # to nobody
+        world.monitor = Monitor()
+        world.logs.connect(world.monitor)
+        use, again_first, again_second = world.monitor.take()
+        assert use == UseWatches()
+        assert isinstance(again_first, LogOpened)
+        assert (again_first.stream_id, again_first.slot) == (first.stream_id, first.slot)
+        assert again_first.start is Start.COMMITTED  # the last monitor had begun it
+        assert isinstance(again_second, LogOpened)
+        assert (again_second.stream_id, again_second.start) == (second.stream_id, Start.BEGIN)  # but not this
+        opened, looked = world.look()
+        assert opened == []
+        assert looked.stream_id == second.stream_id
+        # Its watches are of the new instance, and are let go there.
+        assert watch_count(world) == len({wd for wd, _ in looked.watches}) + 2
+
+
+def test_a_slot_that_the_last_user_wrote_to_late_is_not_mistaken(world: World) -> None:
+    """After a reload, the monitor may commit once more before it hears that its log is gone."""
+    world.start()
+    [old], _ = world.look()
+    other = world.directory / "other"
+    other.touch()
+    world.logs.configure([str(other)])
+    [new], _ = world.look(2)
+    assert new.slot == old.slot
+    world.ledger.commit([(old.slot, Position(old.stream_id, 8))])
+    world.monitor = Monitor()
+    world.logs.connect(world.monitor)
+    opened = world.monitor.take()[1]
+    assert isinstance(opened, LogOpened)
+    assert (opened.stream_id, opened.start) == (new.stream_id, Start.END)
+
+
+def test_two_paths_to_one_file(world: World) -> None:
+    link = world.directory / "link"
+    link.symlink_to("log")
+    world.start(world.path, link)
+    found = [world.look(log_id)[0][0] for log_id in (1, 2)]
+    assert found[0].wd == found[1].wd
+    assert found[0].stream_id != found[1].stream_id
+    assert found[0].slot != found[1].slot
+    world.logs.configure([str(world.path)])  # the watch is still needed
+    assert f"wd:{found[0].wd:x} " in Path(f"/proc/self/fdinfo/{world.monitor.inotify}").read_text()
+
+
+def test_a_log_that_leaves_the_config_is_closed(world: World) -> None:
+    world.start()
+    before = len(os.listdir("/proc/self/fd"))
+    assert world.logs.path(1) == str(world.path)
+    [opened], _ = world.look()
+    world.rotate()
+    assert len(os.listdir("/proc/self/fd")) == before + 2
+    assert world.logs.configure([]) == {}
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert watch_count(world) == 0
+    world.logs.look(1)
+    world.logs.unwritten(opened.stream_id)
+    world.logs.dropped(opened.stream_id)
+    assert world.monitor.take() == []
+    assert world.logs.path(1) == ""
+
+
+def test_a_log_that_stays_in_the_config_is_left_alone(world: World) -> None:
+    world.start()
+    world.look()
+    other = world.directory / "other"
+    assert world.logs.configure([str(other), str(world.path)]) == {str(world.path): 1, str(other): 2}
+    assert world.look()[0] == []
+
+
+def test_a_limit_of_watches_is_tried_again(world: World) -> None:
+    world.start()
+    error = WatchLimitError(errno.ENOSPC, "inotify limit reached")
+    with patch.object(Watches, "add", side_effect=error):
+        assert world.look() == ([], LogLooked(1, 0, ()))
+    assert world.logs.limited() == [1]
+    assert len(world.look()[0]) == 1
+    assert world.logs.limited() == []
+
+
+def test_a_file_that_cannot_be_watched_leaves_nothing_open(world: World) -> None:
+    world.start()
+    before = len(os.listdir("/proc/self/fd"))
+    real = Watches.add
+
+    def no_files(watches: Watches, fd: int, mask: int) -> int:
+        if mask == module.watch.FILE_MASK:
+            raise WatchLimitError(errno.ENOSPC, "inotify limit reached")
+        return real(watches, fd, mask)
+
+    with patch.object(Watches, "add", no_files):
+        for _ in range(3):
+            assert world.look()[1].stream_id == 0
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert world.look()[0][0].start is Start.END
+
+
+def test_too_many_open_files_are_refused(tmp_path: Path) -> None:
+    with patch.object(module, "MAX_STREAMS", 2):
+        world = World(tmp_path)
+    paths = [tmp_path / str(number) for number in range(3)]
+    for path in paths:
+        path.touch()
+    world.start(*paths)
+    before = len(os.listdir("/proc/self/fd"))
+    assert [len(world.look(log_id)[0]) for log_id in (1, 2, 3)] == [1, 1, 0]
+    assert len(os.listdir("/proc/self/fd")) == before + 2
+    assert world.records.events[-1] is Event.LOG_REFUSED
+    world.logs.configure(str(path) for path in paths[1:])
+    assert len(world.look(3)[0]) == 1
+    world.logs.configure([])
+    assert world.logs._watches is not None
+    world.logs._watches.close()
+
+
+def test_before_there_is_a_monitor_nothing_is_looked_at(world: World) -> None:
+    world.logs.configure([str(world.path)])
+    world.logs.look_all()
+    assert world.logs.counts() == (0, 1)
