@@ -169,8 +169,9 @@ class Channel:
             packet, ancillary, flags, _ = self._sock.recvmsg(
                 PACKET_BYTES + 1, self._fd_space, socket.MSG_CMSG_CLOEXEC
             )
-        except ConnectionError as error:
-            raise ChannelClosed("the peer is gone") from error
+        except ConnectionResetError:
+            # The peer died with something of ours unread: said once, and ahead of what it has still sent.
+            return self._receive_packet()
         fd = _take_fd(ancillary, broken=bool(flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC)))
         if not packet:
             if fd >= 0:

@@ -178,6 +178,7 @@ class Executor:
             self._loop.drain(self._monitor)
         self._monitor = Channel(socket.socket(fileno=fd), m.MONITOR_TO_EXECUTOR, MAX_MESSAGE_BYTES)
         self._loop.attach(self._monitor, self._on_request, self._on_monitor_closed)
+        self._loop.send(self._monitor, m.UseStartMark(), self._mark.fd)
         for action in self._queue.values():
             if action.request is not None:
                 self._loop.send(self._monitor, action.request)
@@ -248,6 +249,7 @@ class Executor:
         which = occasion(request)
         started_ns = time.monotonic_ns()
         try:
+            self._mark.set()  # first: what it said of the last action must not be taken for this one
             self._say(m.ActionStarting(*which))
             pid, action.output = start_shell(template.shell_text, variables, self._mark)
         except OSError as error:  # EAGAIN: the user's limit of processes; EMFILE

@@ -70,11 +70,11 @@ class Loop:
 
         def ready(events: int) -> None:
             try:
-                if events & selectors.EVENT_WRITE and channel.flush():
-                    self._selector.modify(channel, selectors.EVENT_READ, ready)
                 if events & selectors.EVENT_READ:
                     for message, fd in channel.receive():
                         on_message(message, fd)
+                if events & selectors.EVENT_WRITE and channel.fileno() >= 0 and _is_flushed(channel):
+                    self._selector.modify(channel, selectors.EVENT_READ, ready)
             except (ChannelClosed, ProtocolError) as error:
                 self.detach(channel)
                 on_closed(error)
@@ -150,3 +150,11 @@ class Loop:
         if deadline_ns is None:
             return None
         return min(max(0.0, (deadline_ns - time.monotonic_ns()) / 1e9), LONGEST_WAIT_S)
+
+
+def _is_flushed(channel: Channel) -> bool:
+    """Send what waits; True when nothing is left to do about it."""
+    try:
+        return channel.flush()
+    except ChannelClosed:  # what the peer has said before comes first, and then receive() says it
+        return True

@@ -44,12 +44,11 @@ def start_shell(shell_text: bytes, variables: dict[bytes, bytes], mark: StartMar
     Args:
         shell_text: for `sh -c`.
         variables: the whole environment.
-        mark: is set, and then emptied by the new process.
+        mark: was set, and is emptied by the new process.
 
     Raises:
         OSError: no process (fork(2), EAGAIN) or no pipe can be had now.
     """
-    mark.set()
     reader, writer = os.pipe()
     try:
         pid = os.posix_spawn(

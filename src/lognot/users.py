@@ -96,7 +96,7 @@ def current_account(users: UserDatabase = SYSTEM_USERS) -> Account:
     uid = os.geteuid()
     entry = _user_by_id(uid, users)
     name, home = (str(uid), "/") if entry is None else (entry.pw_name, entry.pw_dir)
-    return Account(uid, os.getegid(), tuple(sorted(set(os.getgroups()))), name, home)
+    return Account(uid, os.getegid(), tuple(sorted({os.getegid(), *os.getgroups()})), name, home)
 
 
 def monitor_account(users: UserDatabase = SYSTEM_USERS) -> MonitorAccount:

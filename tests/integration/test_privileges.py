@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
+import re
 import resource
 import shutil
 import signal
@@ -183,14 +184,16 @@ def test_the_monitor_has_open_what_it_reads_and_nothing_else(running: Custom, pl
     pid = running.role("monitor")
     found = descriptors(pid)
     assert [found.pop(fd) for fd in range(3)] == [os.devnull] * 3
-    kinds = sorted(target.partition(":[")[0] for target in found.values())
-    # To the supervisor, and to the one executor.
-    expected = ["anon_inode:[eventpoll]", "anon_inode:inotify", "socket", "socket", str(place / "log")]
-    marks = [
-        kind for kind in kinds if kind.startswith("/memfd:lognot-start")
-    ]  # which action was started last
-    assert sorted({*kinds} - {*marks}) == sorted({*expected})
-    assert kinds.count("socket") == 2
+    assert sorted(re.sub(r":\[\d+\]$", "", target) for target in found.values()) == sorted(
+        [
+            "anon_inode:[eventpoll]",
+            "anon_inode:inotify",
+            "socket",  # to the supervisor
+            "socket",  # to the one executor
+            "/memfd:lognot-start (deleted)",  # of that executor: did the last action start?
+            str(place / "log"),
+        ]
+    )
     for fd, target in found.items():
         if target == str(place / "log"):
             flags = Path(f"/proc/{pid}/fdinfo/{fd}").read_text().split("flags:")[1].split()[0]
@@ -276,7 +279,8 @@ def test_what_an_action_inherits(running: Custom, person: Person, place: Path) -
     pid = action_pid(running, "WATCH")
     assert ids(pid) == ({person.uid}, {person.gid}, {person.gid, *person.groups})
     found = status(pid)
-    assert int(found["SigIgn"], 16) == 0
+    own_of_libc = 0b11 << 31  # signals 32 and 33, which nobody else may use: posix_spawn(3) ignores them
+    assert int(found["SigIgn"], 16) & ~own_of_libc == 0
     assert int(found["SigBlk"], 16) == 0
     assert found["NoNewPrivs"] == "0"  # so that an action may use sudo
     assert int(found["CapEff"], 16) == 0

@@ -117,7 +117,7 @@ def test_each_line_is_seen_once(service: Callable[..., Service], tmp_path: Path,
     lognot = service(counting_items(str(log), LINES)).start()
     with Writer(log, LINES, PAUSE_S) as writer:
         for number in range(ROTATIONS):
-            writer.wait_written(LINES * number // ROTATIONS)
+            writer.wait_written(LINES * (number + 1) // (ROTATIONS + 1))
             wait_has_open(lognot.pid, log)
             rotate(log, writer, number)
         writer.wait_written(LINES)

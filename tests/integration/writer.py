@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import mmap
 import os
 import signal
@@ -104,19 +105,20 @@ class Writer:
     def last_before_truncation(self) -> list[int]:
         """The lines that were the last ones of their file before it was emptied."""
         sizes = [self._get(number + 2) for number in range(self._count)]
-        following = zip(sizes, sizes[1:], strict=False)
+        following = itertools.pairwise(sizes)
         return [number for number, (size, after) in enumerate(following) if size == 0 or 0 < after < size]
 
 
-def counting_items(path: str, lines: int) -> str:
+def counting_items(path: str, lines: int, suffix: str = "") -> str:
     """Items that give an exact account of `lines` numbered lines, without an action for each.
 
     [ALL] fires at the moment at which all were counted, [TWICE] when any of them is seen a second time: both
     together say that each was seen exactly once. Counts outlive a monitor that is killed.
     """
+    common = f"path = {path}\nregex = {REGEX}\nupbound_action = true\n"
     return (
-        f"[ALL]\npath = {path}\nregex = {REGEX}\nupbound_freq = {lines - 1}/86400\nupbound_action = true\n"
-        f"[TWICE]\npath = {path}\nregex = {REGEX}\nusecrc = yes\nupbound_freq = 1/86400\nupbound_action = true\n"
+        f"[ALL{suffix}]\n{common}upbound_freq = {lines - 1}/86400\n"
+        f"[TWICE{suffix}]\n{common}upbound_freq = 1/86400\nusecrc = yes\n"
     )
 
 
@@ -149,7 +151,9 @@ def held(pid: int) -> Iterator[None]:
     """Keep a process from running."""
     os.kill(pid, signal.SIGSTOP)
     try:
-        wait_for(lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T", "stopped")
+        wait_for(
+            lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T", "stopped"
+        )
         yield
     finally:
         os.kill(pid, signal.SIGCONT)

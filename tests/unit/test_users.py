@@ -106,7 +106,7 @@ def test_a_monitor_that_is_root_is_refused() -> None:
 def test_the_current_account_is_this_process() -> None:
     account = current_account()
     assert (account.uid, account.gid) == (os.geteuid(), os.getegid())
-    assert account.groups == tuple(sorted(set(os.getgroups())))
+    assert account.groups == tuple(sorted({os.getegid(), *os.getgroups()}))
 
 
 def test_the_current_account_may_have_no_passwd_entry() -> None:

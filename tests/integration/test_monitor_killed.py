@@ -1,0 +1,155 @@
+"""The monitor is killed at any moment: it is back at once, and nobody notices."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from integration.harness import Service, append, lines_of, wait_for
+from integration.writer import REGEX, Writer, assert_each_line_once, counting_items, wait_has_open
+
+Make = Callable[..., Service]
+
+
+def kill_monitor(lognot: Service) -> None:
+    """With SIGKILL; returns when there is another one."""
+    pid = lognot.role("monitor")
+    os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: pid not in lognot.children(), "the end of the monitor")
+    lognot.role("monitor")
+
+
+def test_no_line_is_lost_or_seen_twice(service: Make, tmp_path: Path) -> None:
+    """Rotations go on meanwhile. Their moments and those of the kills are drawn anew each time."""
+    lines, rotations, kills = 6000, 8, 10
+    log = tmp_path / "logs" / "log"
+    log.parent.mkdir()
+    log.touch()
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    moments = random.Random(seed)
+    steps = sorted(
+        [(moments.randrange(lines * 9 // 10), "rotate") for _ in range(rotations)]
+        + [(moments.randrange(lines * 9 // 10), "kill") for _ in range(kills)]
+    )
+    lognot = service(counting_items(str(log), lines)).start()
+    with Writer(log, lines, 0.0002) as writer:
+        for number, (moment, step) in enumerate(steps):
+            writer.wait_written(moment + 1)
+            if step == "kill":
+                kill_monitor(lognot)
+            else:
+                wait_has_open(lognot.pid, log)
+                log.rename(log.with_name(f"log.{number}"))
+                writer.reopen(after=30)
+        writer.wait_written(lines)
+    assert_each_line_once(lognot)
+    assert lognot.log.count("monitor ended (killed by SIGKILL)") == kills
+
+
+def test_no_action_is_lost_or_run_twice(service: Make, tmp_path: Path) -> None:
+    """Each line has an action; more of them wait than the socket to the executor holds."""
+    lines, kills = 400, 6
+    logs = [tmp_path / "a", tmp_path / "b"]
+    config = "[general]\nathread_count = 4\n"
+    for log in logs:
+        log.touch()
+        config += f"[{log.name}]\npath = {log}\nregex = {REGEX}\nupbound_action = echo $1 >> {log}.out\n"
+    lognot = service(config).start()
+    outs = [log.with_suffix(".out") for log in logs]
+    for log in logs:
+        append(log, "".join(f"line {number}\n" for number in range(lines)))
+    for number in range(kills):
+        wait_for(lambda: len(lines_of(outs[0])) > number * lines // kills, "some actions")  # noqa: B023
+        kill_monitor(lognot)
+    for out in outs:
+        wait_for(lambda: len(lines_of(out)) >= lines, "all actions")  # noqa: B023
+    assert lognot.stop() == 0
+    for out in outs:
+        assert sorted(map(int, lines_of(out))) == list(range(lines))
+
+
+def test_counts_survive(service: Make, tmp_path: Path) -> None:
+    log, seen = tmp_path / "log", tmp_path / "seen"
+    log.touch()
+    lognot = service(
+        f"[COUNTED]\npath = {log}\nregex = error\nupbound_freq = 5/30\nupbound_action = echo $LOGNOT_COUNT\n"
+        f"[SEEN]\npath = {log}\nregex = error\nupbound_action = echo seen >> {seen}\n"
+    ).start()
+    append(log, "error\n" * 3)
+    wait_for(lambda: len(lines_of(seen)) == 3, "three matches")
+    kill_monitor(lognot)
+    append(log, "error\n" * 2)
+    wait_for(lambda: len(lines_of(seen)) == 5, "five matches")
+    assert "[COUNTED] fired" not in lognot.log
+    kill_monitor(lognot)
+    append(log, "error\n")
+    lognot.wait_log(r"\[COUNTED\] says: 6")
+    assert lognot.stop() == 0
+    assert lognot.log.count("[COUNTED] fired") == 1
+
+
+def test_what_was_written_while_there_was_no_monitor_is_read(service: Make, tmp_path: Path) -> None:
+    """Old and new file, an unfinished line, and a file that was emptied and has grown again."""
+    log, emptied = tmp_path / "log", tmp_path / "emptied"
+    log.touch()
+    emptied.touch()
+    config = "".join(
+        f"[{path.name}]\npath = {path}\nregex = .+\nupbound_action = echo $0 >> {path}.out\n"
+        for path in (log, emptied)
+    )
+    lognot = service(f"[general]\nathread_count = 1\n{config}").start()
+    append(log, "one\ntw")
+    append(emptied, "a\nb\nc\n")
+    out, emptied_out = tmp_path / "log.out", tmp_path / "emptied.out"
+    wait_for(lambda: lines_of(out) == ["one"] and len(lines_of(emptied_out)) == 3, "the first lines")
+    # Dead first: what is done then is done before a new one can look.
+    os.kill(lognot.pid, signal.SIGSTOP)
+    os.kill(lognot.role("monitor"), signal.SIGKILL)
+    append(log, "o\nthree\n")
+    log.rename(tmp_path / "log.1")
+    append(tmp_path / "log.1", "four\n")
+    append(log, "five\n")
+    os.truncate(emptied, 0)
+    append(emptied, "d\n" * 100)
+    os.kill(lognot.pid, signal.SIGCONT)
+    wait_for(lambda: len(lines_of(out)) >= 5 and len(lines_of(emptied_out)) >= 103, "the others")
+    assert lognot.stop() == 0
+    assert sorted(lines_of(out)) == sorted(["one", "two", "three", "four", "five"])
+    assert lines_of(emptied_out) == ["a", "b", "c"] + ["d"] * 100
+
+
+@pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGVTALRM])
+def test_a_monitor_that_crashes_is_started_again(
+    service: Make, tmp_path: Path, number: signal.Signals
+) -> None:
+    log = tmp_path / "log"
+    log.touch()
+    lognot = service(f"[ITEM]\npath = {log}\nregex = .+\nupbound_action = echo $0\n").start()
+    os.kill(lognot.role("monitor"), number)
+    lognot.wait_log(rf"warning: monitor ended \(killed by {number.name}\), will be started again now")
+    append(log, "line\n")
+    lognot.wait_log(r"\[ITEM\] says: line")
+    assert lognot.stop() == 0
+
+
+def test_several_lines_that_kill_in_one_block(service: Make, tmp_path: Path) -> None:
+    """Each takes one monitor with it, not all of them in turns."""
+    log = tmp_path / "log"
+    log.touch()
+    hostile = b"a" * 200_000 + b"!\n"
+    lognot = service(
+        f"[general]\nregex_engine = pcre2\n"
+        f"[HOSTILE]\npath = {log}\nregex = (?=a)[a-z]+[0-9]\nupbound_action = echo hostile\n"
+        f"[GOOD]\npath = {log}\nregex = ^marker\nupbound_action = echo good\n"
+    ).start()
+    append(log, hostile + hostile + b"marker\n")
+    lognot.wait_log(r"\[GOOD\] says: good")
+    lognot.wait_log(r"\[HOSTILE\] regex was left out")
+    assert lognot.stop() == 0
+    assert lognot.log.count("monitor ended (killed by SIGVTALRM)") == 2

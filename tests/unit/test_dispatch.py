@@ -1,0 +1,176 @@
+"""The monitor's side of a connection to an executor: nothing that waits is lost, nothing is said twice."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from lognot import dispatch
+from lognot.channel import MAX_MESSAGE_BYTES, Channel, socket_pair
+from lognot.dispatch import Dispatcher, occasion
+from lognot.loop import Loop
+from lognot.messages import (
+    MONITOR_TO_EXECUTOR,
+    ActionStarting,
+    ActionTaken,
+    Begin,
+    Kind,
+    RunAction,
+    UseStartMark,
+)
+from lognot.process import StartMark
+
+
+class Bench:
+    """A dispatcher, and executors that a test plays."""
+
+    def __init__(self) -> None:
+        self.loop = Loop()
+        self.broken = 0
+        self.dispatcher = Dispatcher(self.loop, self._on_broken)
+
+    def _on_broken(self) -> None:
+        self.broken += 1
+
+    def executor(self) -> Channel:
+        """Connect a new executor."""
+        ours, theirs = socket_pair()
+        self.dispatcher.connect(ours)
+        return Channel(theirs, MONITOR_TO_EXECUTOR, MAX_MESSAGE_BYTES)
+
+    def turn(self) -> None:
+        """Let the dispatcher take what was sent."""
+        for _ in range(3):
+            self.loop.turn(wait=False)
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    yield Bench()
+
+
+def action(position: int, line: bytes = b"a line") -> RunAction:
+    return RunAction(1, Kind.UPBOUND, 7, position, 1, line, ((0, 1),))
+
+
+def taken(position: int) -> ActionTaken:
+    return ActionTaken(1, Kind.UPBOUND, 7, position)
+
+
+def starting(position: int) -> ActionStarting:
+    return ActionStarting(1, Kind.UPBOUND, 7, position)
+
+
+def positions(channel: Channel) -> list[int]:
+    return [message.position for message, _ in channel.receive() if isinstance(message, RunAction)]
+
+
+def test_what_was_not_taken_goes_to_the_next_executor(bench: Bench) -> None:
+    first = bench.executor()
+    for position in range(4):
+        assert bench.dispatcher.run(action(position))
+    assert positions(first) == [0, 1, 2, 3]
+    first.send(taken(0))
+    first.send(taken(2))
+    first.close()
+    bench.turn()
+    assert not bench.dispatcher.settled
+    second = bench.executor()
+    assert positions(second) == [1, 3]
+    assert bench.dispatcher.settled
+
+
+def test_before_there_is_an_executor_actions_wait(bench: Bench) -> None:
+    assert bench.dispatcher.settled
+    bench.dispatcher.run(action(1))
+    assert not bench.dispatcher.settled
+    assert positions(bench.executor()) == [1]
+    assert bench.dispatcher.settled
+
+
+@pytest.mark.parametrize("started", [True, False])
+def test_the_mark_decides_about_the_one_that_was_being_started(bench: Bench, started: bool) -> None:
+    mark = StartMark()
+    first = bench.executor()
+    first.send(UseStartMark(), mark.fd)
+    for position in (1, 2):
+        bench.dispatcher.run(action(position))
+    first.send(starting(1))
+    mark.set()
+    if started:
+        os.ftruncate(mark.fd, 0)  # as the new process does
+    first.close()
+    bench.turn()
+    assert positions(bench.executor()) == ([2] if started else [1, 2])
+
+
+def test_a_new_connection_waits_for_the_last_word_of_the_old_one(bench: Bench) -> None:
+    """The new process of an action holds the channel of a dead executor until it has become the shell."""
+    mark = StartMark()
+    first = bench.executor()
+    first.send(UseStartMark(), mark.fd)
+    bench.dispatcher.run(action(1))
+    first.send(starting(1))
+    mark.set()
+    held = socket.socket(fileno=os.dup(first.fileno()))
+    first.close()
+    second = bench.executor()
+    bench.turn()
+    assert positions(second) == []
+    os.ftruncate(mark.fd, 0)
+    held.close()
+    bench.turn()
+    assert positions(second) == []
+    bench.dispatcher.run(action(2))
+    assert positions(second) == [2]
+
+
+def test_what_an_executor_hands_back_is_kept(bench: Bench) -> None:
+    first = bench.executor()
+    first.send(action(5))
+    bench.turn()
+    first.close()
+    bench.turn()
+    assert positions(bench.executor()) == [5]
+
+
+def test_too_many_are_refused_and_room_comes_back(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "MAX_WAITING", 2)
+    executor = bench.executor()
+    assert [bench.dispatcher.run(action(position)) for position in range(3)] == [True, True, False]
+    executor.send(taken(0))
+    bench.turn()
+    assert bench.dispatcher.run(action(3))
+    assert positions(executor) == [0, 1, 3]
+
+
+def test_too_many_bytes_are_refused(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "MAX_WAITING_BYTES", 1000)
+    assert bench.dispatcher.run(action(1, b"x" * 900))
+    assert not bench.dispatcher.run(action(2, b"x" * 900))
+    assert bench.dispatcher.run(action(3, b"x"))
+
+
+def test_nonsense_is_reported(bench: Bench) -> None:
+    ours, theirs = socket_pair()
+    bench.dispatcher.connect(ours)
+    Channel(theirs, MONITOR_TO_EXECUTOR).send(Begin(1))  # no executor may say that
+    bench.turn()
+    assert bench.broken == 1
+
+
+def test_retired_waits_for_nothing(bench: Bench) -> None:
+    executor = bench.executor()
+    bench.dispatcher.run(action(1))
+    bench.dispatcher.retire()
+    executor.close()
+    bench.turn()
+    assert bench.dispatcher.settled
+
+
+def test_occasions_tell_apart() -> None:
+    assert occasion(action(1)) == occasion(taken(1)) == occasion(starting(1))
+    assert occasion(action(1)) != occasion(action(2))
