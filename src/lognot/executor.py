@@ -178,7 +178,7 @@ class Executor:
             self._loop.drain(self._monitor)
         self._monitor = Channel(socket.socket(fileno=fd), m.MONITOR_TO_EXECUTOR, MAX_MESSAGE_BYTES)
         self._loop.attach(self._monitor, self._on_request, self._on_monitor_closed)
-        self._loop.send(self._monitor, m.UseStartMark(), self._mark.fd)
+        self._say(m.UseStartMark(), self._mark.fd)
         for action in self._queue.values():
             if action.request is not None:
                 self._loop.send(self._monitor, action.request)

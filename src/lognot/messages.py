@@ -10,174 +10,20 @@ A descriptor can go with a message whose `fds` is 1 (unix(7), SCM_RIGHTS); the c
 
 from __future__ import annotations
 
-import os
-import struct
-from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from enum import IntEnum
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar
 
+from lognot import wire
 from lognot.errors import ProtocolError
+from lognot.wire import MAX_GROUPS as MAX_GROUPS
+from lognot.wire import MAX_NAME_BYTES as MAX_NAME_BYTES
+from lognot.wire import MAX_WATCHES as MAX_WATCHES
+from lognot.wire import UNKNOWN_STATUS as UNKNOWN_STATUS
 
-MAX_NAME_BYTES = 255  # NAME_MAX of Linux
-MAX_WATCHES = 4096  # directories that one path may lead through, symbolic links included
 MAX_QUOTE_BYTES = 4096  # log text that goes into our own log: enough to recognise the line
-MAX_GROUPS = 65536  # PCRE numbers groups up to 65535
 MAX_ITEMS = 4096
-UNKNOWN_STATUS = 0xFFFFFFFF
 MAX_LINE_BYTES = 16 * 1024 * 1024  # the largest max_line that a config may set
-
-_U32 = struct.Struct(">I")
-_U64 = struct.Struct(">Q")
-_PAIR = struct.Struct(">II")
-_NONE = 0xFFFFFFFF  # stands for -1 in a span: a group that took no part
-
-
-class _Reader:
-    """Takes fields off an encoded message, front to back."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self._at = 1  # behind the type byte
-
-    def take(self, length: int) -> bytes:
-        end = self._at + length
-        if end > len(self._data):
-            raise ProtocolError("message is too short")
-        piece = self._data[self._at : end]
-        self._at = end
-        return piece
-
-    def number(self) -> int:
-        value: int = _U32.unpack(self.take(4))[0]
-        return value
-
-    def end(self) -> None:
-        if self._at != len(self._data):
-            raise ProtocolError("message is too long")
-
-
-class _Codec(NamedTuple):
-    """How one field is written and read."""
-
-    put: Callable[[Any], bytes]
-    get: Callable[[_Reader], Any]
-
-
-def _bounded(value: int, limit: int) -> int:
-    if value > limit:
-        raise ProtocolError(f"{value} is over the limit of {limit}")
-    return value
-
-
-def _u32() -> Any:
-    """An unsigned number below 2**32."""
-    return field(metadata={"codec": _Codec(_U32.pack, _Reader.number)})
-
-
-def _u64() -> Any:
-    """An unsigned number below 2**64."""
-    return field(metadata={"codec": _Codec(_U64.pack, lambda reader: _U64.unpack(reader.take(8))[0])})
-
-
-def _flag() -> Any:
-    """True or False, nothing else."""
-
-    def get(reader: _Reader) -> bool:
-        return bool(_bounded(reader.take(1)[0], 1))
-
-    return field(metadata={"codec": _Codec(lambda value: bytes((bool(value),)), get)})
-
-
-def _data(limit: int) -> Any:
-    """Bytes, at most `limit` of them."""
-
-    def put(value: bytes) -> bytes:
-        return _U32.pack(_bounded(len(value), limit)) + value
-
-    def get(reader: _Reader) -> bytes:
-        return reader.take(_bounded(reader.number(), limit))
-
-    return field(metadata={"codec": _Codec(put, get)})
-
-
-def _choice(kind: type[IntEnum]) -> Any:
-    """A member of an IntEnum."""
-
-    def get(reader: _Reader) -> IntEnum:
-        try:
-            return kind(reader.take(1)[0])
-        except ValueError as error:
-            raise ProtocolError(str(error)) from None
-
-    return field(metadata={"codec": _Codec(lambda value: bytes((value,)), get)})
-
-
-def _numbers(limit: int) -> Any:
-    """A tuple of numbers below 2**32, at most `limit` of them."""
-
-    def put(value: tuple[int, ...]) -> bytes:
-        return struct.pack(f">I{len(value)}I", _bounded(len(value), limit), *value)
-
-    def get(reader: _Reader) -> tuple[int, ...]:
-        count = _bounded(reader.number(), limit)
-        return struct.unpack(f">{count}I", reader.take(4 * count))
-
-    return field(metadata={"codec": _Codec(put, get)})
-
-
-def _spans() -> Any:
-    """A tuple of (start, end) offsets; (-1, -1) is a group that took no part."""
-
-    def put(value: tuple[tuple[int, int], ...]) -> bytes:
-        flat = [_NONE if number < 0 else number for span in value for number in span]
-        return struct.pack(f">I{len(flat)}I", _bounded(len(value), MAX_GROUPS), *flat)
-
-    def get(reader: _Reader) -> tuple[tuple[int, int], ...]:
-        count = _bounded(reader.number(), MAX_GROUPS)
-        pairs = list(_PAIR.iter_unpack(reader.take(_PAIR.size * count)))
-        if any((start == _NONE) != (end == _NONE) for start, end in pairs):
-            raise ProtocolError("half a group")
-        return tuple((-1, -1) if start == _NONE else (start, end) for start, end in pairs)
-
-    return field(metadata={"codec": _Codec(put, get)})
-
-
-def _wait_status() -> Any:
-    """What waitpid(2) says of a process that ended, or UNKNOWN_STATUS."""
-
-    def checked(value: int) -> int:
-        # Others, such as that of a stopped process, have no exit code, and the os module raises for them.
-        if value != UNKNOWN_STATUS:
-            _bounded(value, 0xFFFF)
-            if not os.WIFEXITED(value) and not os.WIFSIGNALED(value):
-                raise ProtocolError(f"{value} is no wait status of a process that ended")
-        return value
-
-    return field(
-        metadata={
-            "codec": _Codec(lambda value: _U32.pack(checked(value)), lambda reader: checked(reader.number()))
-        }
-    )
-
-
-def _watches() -> Any:
-    """A tuple of (watch descriptor, name in that directory)."""
-
-    def put(value: tuple[tuple[int, bytes], ...]) -> bytes:
-        parts = [_U32.pack(_bounded(len(value), MAX_WATCHES))]
-        for wd, name in value:
-            parts.append(_PAIR.pack(wd, _bounded(len(name), MAX_NAME_BYTES)) + name)
-        return b"".join(parts)
-
-    def get(reader: _Reader) -> tuple[tuple[int, bytes], ...]:
-        found = []
-        for _ in range(_bounded(reader.number(), MAX_WATCHES)):
-            wd, length = _PAIR.unpack(reader.take(_PAIR.size))
-            found.append((wd, reader.take(_bounded(length, MAX_NAME_BYTES))))
-        return tuple(found)
-
-    return field(metadata={"codec": _Codec(put, get)})
 
 
 class Kind(IntEnum):
@@ -232,9 +78,9 @@ class Configure(Message):
     """A checked config, as JSON in the memfd that comes with it, and the numbers given to its items."""
 
     fds: ClassVar[int] = 1
-    item_ids: tuple[int, ...] = _numbers(MAX_ITEMS)  # one for each item, in order
-    log_ids: tuple[int, ...] = _numbers(MAX_ITEMS)  # which log each item reads
-    executor_ids: tuple[int, ...] = _numbers(MAX_ITEMS)  # which executor runs each item's actions
+    item_ids: tuple[int, ...] = wire.numbers(MAX_ITEMS)  # one for each item, in order
+    log_ids: tuple[int, ...] = wire.numbers(MAX_ITEMS)  # which log each item reads
+    executor_ids: tuple[int, ...] = wire.numbers(MAX_ITEMS)  # which executor runs each item's actions
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,28 +95,28 @@ class LogOpened(Message):
     """A file behind a log's path; its descriptor comes with the message."""
 
     fds: ClassVar[int] = 1
-    log_id: int = _u32()
-    stream_id: int = _u64()  # never used twice
-    slot: int = _u32()  # where in the ledger its position is kept
-    wd: int = _u32()
-    start: Start = _choice(Start)
-    size: int = _u64()  # of the file when it was opened, which is where its end was
+    log_id: int = wire.u32()
+    stream_id: int = wire.u64()  # never used twice
+    slot: int = wire.u32()  # where in the ledger its position is kept
+    wd: int = wire.u32()
+    start: Start = wire.choice(Start)
+    size: int = wire.u64()  # of the file when it was opened, which is where its end was
 
 
 @dataclass(frozen=True, slots=True)
 class LogLooked(Message):
     """The answer to LookAgain: what the path leads to now, and through which directories."""
 
-    log_id: int = _u32()
-    stream_id: int = _u64()  # 0: there is no file
-    watches: tuple[tuple[int, bytes], ...] = _watches()
+    log_id: int = wire.u32()
+    stream_id: int = wire.u64()  # 0: there is no file
+    watches: tuple[tuple[int, bytes], ...] = wire.watches()
 
 
 @dataclass(frozen=True, slots=True)
 class StreamUnwritten(Message):
     """No process has this rotated-away file open for writing any more."""
 
-    stream_id: int = _u64()
+    stream_id: int = wire.u64()
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,7 +124,7 @@ class ConnectExecutor(Message):
     """One end of a connection to an executor; it comes with the message."""
 
     fds: ClassVar[int] = 1
-    executor_id: int = _u32()
+    executor_id: int = wire.u32()
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,16 +138,16 @@ class ConnectMonitor(Message):
 class AdoptAction(Message):
     """An action that the last executor started and that still runs: mind its timeout, say when it ends."""
 
-    item_id: int = _u32()
-    pid: int = _u32()
-    age_ms: int = _u64()
+    item_id: int = wire.u32()
+    pid: int = wire.u32()
+    age_ms: int = wire.u64()
 
 
 @dataclass(frozen=True, slots=True)
 class Begin(Message):
     """Every log that exists was passed: deadlines run from now. Answered by Begun."""
 
-    token: int = _u64()
+    token: int = wire.u64()
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,7 +159,7 @@ class Ping(Message):
 class Stop(Message):
     """End cleanly; an executor lets its actions finish for `grace_ms` milliseconds."""
 
-    grace_ms: int = _u32()
+    grace_ms: int = wire.u32()
 
 
 # From the monitor to the supervisor.
@@ -323,7 +169,7 @@ class Stop(Message):
 class Begun(Message):
     """The answer to Begin."""
 
-    token: int = _u64()
+    token: int = wire.u64()
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,49 +181,49 @@ class Pong(Message):
 class LookAgain(Message):
     """Something changed on the way to a log. Answered by LogLooked."""
 
-    log_id: int = _u32()
+    log_id: int = wire.u32()
 
 
 @dataclass(frozen=True, slots=True)
 class StreamDrained(Message):
     """A rotated-away file was read to its end: does anybody write to it still?"""
 
-    stream_id: int = _u64()
+    stream_id: int = wire.u64()
 
 
 @dataclass(frozen=True, slots=True)
 class StreamDropped(Message):
     """A file is read no more."""
 
-    stream_id: int = _u64()
+    stream_id: int = wire.u64()
 
 
 @dataclass(frozen=True, slots=True)
 class ItemFired(Message):
     """A bound was passed. For the log only: the action goes to the executor by itself."""
 
-    item_id: int = _u32()
-    kind: Kind = _choice(Kind)
-    count: int = _u64()
-    key: bytes = _data(MAX_QUOTE_BYTES)
-    line: bytes = _data(MAX_QUOTE_BYTES)
+    item_id: int = wire.u32()
+    kind: Kind = wire.choice(Kind)
+    count: int = wire.u64()
+    key: bytes = wire.data(MAX_QUOTE_BYTES)
+    line: bytes = wire.data(MAX_QUOTE_BYTES)
 
 
 @dataclass(frozen=True, slots=True)
 class Note(Message):
     """Something that the log should say, from a monitor or an executor."""
 
-    notice: Notice = _choice(Notice)
-    about: int = _u32()  # an item or a log, as the notice says
-    number: int = _u64()
-    text: bytes = _data(MAX_QUOTE_BYTES)
+    notice: Notice = wire.choice(Notice)
+    about: int = wire.u32()  # an item or a log, as the notice says
+    number: int = wire.u64()
+    text: bytes = wire.data(MAX_QUOTE_BYTES)
 
 
 @dataclass(frozen=True, slots=True)
 class PeerBroke(Message):
     """Another process sent what no honest one sends: an executor by its number, or (0) the monitor."""
 
-    executor_id: int = _u32()
+    executor_id: int = wire.u32()
 
 
 # Between the monitor and an executor.
@@ -391,13 +237,13 @@ class RunAction(Message):
     often it is told, and positions of one item, kind and stream only grow.
     """
 
-    item_id: int = _u32()
-    kind: Kind = _choice(Kind)
-    stream_id: int = _u64()
-    position: int = _u64()
-    count: int = _u64()
-    line: bytes = _data(MAX_LINE_BYTES)
-    spans: tuple[tuple[int, int], ...] = _spans()
+    item_id: int = wire.u32()
+    kind: Kind = wire.choice(Kind)
+    stream_id: int = wire.u64()
+    position: int = wire.u64()
+    count: int = wire.u64()
+    line: bytes = wire.data(MAX_LINE_BYTES)
+    spans: tuple[tuple[int, int], ...] = wire.spans()
 
 
 @dataclass(frozen=True, slots=True)
@@ -411,20 +257,20 @@ class UseStartMark(Message):
 class ActionStarting(Message):
     """An action is being started this moment; ActionTaken follows."""
 
-    item_id: int = _u32()
-    kind: Kind = _choice(Kind)
-    stream_id: int = _u64()
-    position: int = _u64()
+    item_id: int = wire.u32()
+    kind: Kind = wire.choice(Kind)
+    stream_id: int = wire.u64()
+    position: int = wire.u64()
 
 
 @dataclass(frozen=True, slots=True)
 class ActionTaken(Message):
     """An action was started, or was refused: the monitor need not keep it any longer."""
 
-    item_id: int = _u32()
-    kind: Kind = _choice(Kind)
-    stream_id: int = _u64()
-    position: int = _u64()
+    item_id: int = wire.u32()
+    kind: Kind = wire.choice(Kind)
+    stream_id: int = wire.u64()
+    position: int = wire.u64()
 
 
 # From an executor to the supervisor.
@@ -434,28 +280,28 @@ class ActionTaken(Message):
 class ActionStarted(Message):
     """An action's shell was started."""
 
-    item_id: int = _u32()
-    pid: int = _u32()
+    item_id: int = wire.u32()
+    pid: int = wire.u32()
 
 
 @dataclass(frozen=True, slots=True)
 class ActionOutput(Message):
     """One line that an action printed."""
 
-    item_id: int = _u32()
-    pid: int = _u32()
-    line: bytes = _data(MAX_QUOTE_BYTES)
+    item_id: int = wire.u32()
+    pid: int = wire.u32()
+    line: bytes = wire.data(MAX_QUOTE_BYTES)
 
 
 @dataclass(frozen=True, slots=True)
 class ActionFinished(Message):
     """An action's shell ended."""
 
-    item_id: int = _u32()
-    pid: int = _u32()
-    wait_status: int = _wait_status()  # as waitpid(2) gives it; UNKNOWN_STATUS for one that was adopted
-    duration_ms: int = _u64()
-    timed_out: bool = _flag()
+    item_id: int = wire.u32()
+    pid: int = wire.u32()
+    wait_status: int = wire.wait_status()  # as waitpid(2) gives it; UNKNOWN_STATUS for one that was adopted
+    duration_ms: int = wire.u64()
+    timed_out: bool = wire.flag()
 
 
 _TYPES: dict[int, type[Message]] = {
@@ -529,7 +375,7 @@ def decode(data: bytes, allowed: frozenset[type[Message]]) -> Message:
         raise ProtocolError("unknown message")
     if kind not in allowed:
         raise ProtocolError(f"{kind.__name__} is not for this peer to send")
-    reader = _Reader(data)
+    reader = wire.Reader(data)
     values = {name: codec.get(reader) for name, codec in _CODECS[kind]}
     reader.end()
     return kind(**values)

@@ -82,7 +82,7 @@ def signal_group(pid: int, number: signal.Signals) -> None:
 
 
 def is_alone(pid: int) -> bool:
-    """Say whether no process but its leader is in a process group (proc(5), field 5 of stat)."""
+    """Say whether no process that runs but its leader is in a process group (proc(5), fields 3 and 5 of stat)."""
     for name in os.listdir("/proc"):
         if name.isdigit() and int(name) != pid:
             try:
@@ -90,6 +90,6 @@ def is_alone(pid: int) -> bool:
                     fields = file.read().rpartition(b")")[2].split()
             except OSError:  # it ended meanwhile
                 continue
-            if int(fields[2]) == pid:
+            if int(fields[2]) == pid and fields[0] != b"Z":
                 return False
     return True

@@ -24,6 +24,10 @@ def kill_monitor(lognot: Service) -> None:
     lognot.role("monitor")
 
 
+def wait_count(out: Path, count: int) -> None:
+    wait_for(lambda: len(lines_of(out)) >= count, f"{count} lines in {out}")
+
+
 def test_no_line_is_lost_or_seen_twice(service: Make, tmp_path: Path) -> None:
     """Rotations go on meanwhile. Their moments and those of the kills are drawn anew each time."""
     lines, rotations, kills = 6000, 8, 10
@@ -65,10 +69,10 @@ def test_no_action_is_lost_or_run_twice(service: Make, tmp_path: Path) -> None:
     for log in logs:
         append(log, "".join(f"line {number}\n" for number in range(lines)))
     for number in range(kills):
-        wait_for(lambda: len(lines_of(outs[0])) > number * lines // kills, "some actions")  # noqa: B023
+        wait_count(outs[0], number * lines // kills + 1)
         kill_monitor(lognot)
     for out in outs:
-        wait_for(lambda: len(lines_of(out)) >= lines, "all actions")  # noqa: B023
+        wait_count(out, lines)
     assert lognot.stop() == 0
     for out in outs:
         assert sorted(map(int, lines_of(out))) == list(range(lines))
@@ -82,10 +86,10 @@ def test_counts_survive(service: Make, tmp_path: Path) -> None:
         f"[SEEN]\npath = {log}\nregex = error\nupbound_action = echo seen >> {seen}\n"
     ).start()
     append(log, "error\n" * 3)
-    wait_for(lambda: len(lines_of(seen)) == 3, "three matches")
+    wait_count(seen, 3)
     kill_monitor(lognot)
     append(log, "error\n" * 2)
-    wait_for(lambda: len(lines_of(seen)) == 5, "five matches")
+    wait_count(seen, 5)
     assert "[COUNTED] fired" not in lognot.log
     kill_monitor(lognot)
     append(log, "error\n")
@@ -107,7 +111,8 @@ def test_what_was_written_while_there_was_no_monitor_is_read(service: Make, tmp_
     append(log, "one\ntw")
     append(emptied, "a\nb\nc\n")
     out, emptied_out = tmp_path / "log.out", tmp_path / "emptied.out"
-    wait_for(lambda: lines_of(out) == ["one"] and len(lines_of(emptied_out)) == 3, "the first lines")
+    wait_count(out, 1)
+    wait_count(emptied_out, 3)
     # Dead first: what is done then is done before a new one can look.
     os.kill(lognot.pid, signal.SIGSTOP)
     os.kill(lognot.role("monitor"), signal.SIGKILL)
@@ -118,7 +123,8 @@ def test_what_was_written_while_there_was_no_monitor_is_read(service: Make, tmp_
     os.truncate(emptied, 0)
     append(emptied, "d\n" * 100)
     os.kill(lognot.pid, signal.SIGCONT)
-    wait_for(lambda: len(lines_of(out)) >= 5 and len(lines_of(emptied_out)) >= 103, "the others")
+    wait_count(out, 5)
+    wait_count(emptied_out, 103)
     assert lognot.stop() == 0
     assert sorted(lines_of(out)) == sorted(["one", "two", "three", "four", "five"])
     assert lines_of(emptied_out) == ["a", "b", "c"] + ["d"] * 100
@@ -138,18 +144,20 @@ def test_a_monitor_that_crashes_is_started_again(
     assert lognot.stop() == 0
 
 
-def test_several_lines_that_kill_in_one_block(service: Make, tmp_path: Path) -> None:
-    """Each takes one monitor with it, not all of them in turns."""
+def test_several_searches_that_kill_between_two_commits(service: Make, tmp_path: Path) -> None:
+    """Each takes one monitor with it, not all of them in turns for ever."""
     log = tmp_path / "log"
     log.touch()
-    hostile = b"a" * 200_000 + b"!\n"
+    regex = "(?=a)[a-z]+[0-9]"
     lognot = service(
         f"[general]\nregex_engine = pcre2\n"
-        f"[HOSTILE]\npath = {log}\nregex = (?=a)[a-z]+[0-9]\nupbound_action = echo hostile\n"
-        f"[GOOD]\npath = {log}\nregex = ^marker\nupbound_action = echo good\n"
+        f"[ONE]\npath = {log}\nregex = {regex}\nupbound_action = echo hostile\n"
+        f"[TWO]\npath = {log}\nregex = {regex}\nupbound_action = echo hostile\n"
+        f"[GOOD]\npath = {log}\nregex = !$\nupbound_action = echo good\n"
     ).start()
-    append(log, hostile + hostile + b"marker\n")
+    append(log, b"a" * 240_000 + b"!\n")
     lognot.wait_log(r"\[GOOD\] says: good")
-    lognot.wait_log(r"\[HOSTILE\] regex was left out")
+    for name in ("ONE", "TWO"):
+        lognot.wait_log(rf"error: \[{name}\] regex was left out on one line")
     assert lognot.stop() == 0
     assert lognot.log.count("monitor ended (killed by SIGVTALRM)") == 2

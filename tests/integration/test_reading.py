@@ -37,8 +37,12 @@ def another(path: Path, out: Path, name: str) -> str:
 
 def wait_lines(path: Path, expected: list[bytes]) -> None:
     """Wait for the first lines of a file; what comes later is for whoever stops lognot first."""
-    wait_for(lambda: len(lines(path)) >= len(expected), f"{len(expected)} lines in {path}")
+    wait_count(path, len(expected))
     assert lines(path) == expected
+
+
+def wait_count(path: Path, count: int) -> None:
+    wait_for(lambda: len(lines(path)) >= count, f"{count} lines in {path}")
 
 
 @pytest.mark.root
@@ -174,7 +178,7 @@ def test_two_paths_to_one_file_are_two_logs(service: Make, tmp_path: Path) -> No
     append(tmp_path / "log.1", "late\n")
     append(log, "new\n")
     for out in (one, two):
-        wait_for(lambda: len(lines(out)) == 3, "three lines")  # noqa: B023
+        wait_count(out, 3)
         assert sorted(lines(out)) == [b"late", b"line", b"new"]  # of two files
     assert lognot.stop() == 0
 

@@ -43,7 +43,7 @@ LAYERS: tuple[tuple[str, set[str]], ...] = (
         {"action", "channel", "frequency", "ini", "items", "journal", "ledger", "loop", "opening", "options"}
         | {"pattern", "pcre2", "privileges", "process", "scan", "service", "size", "tail", "watch"},
     ),
-    ("values", {"messages", "settings", "shown", "users"}),
+    ("values", {"messages", "settings", "shown", "users", "wire"}),
     ("errors", {"__init__", "errors"}),
 )
 LAYER_OF = {name: number for number, (_, names) in enumerate(LAYERS) for name in names}
@@ -59,13 +59,14 @@ PURE = {
     "frequency": {"hashlib", "_blake2"},
     "ini": set(),
     "items": {"difflib"},
-    "messages": {"os"},  # for what a wait status means
+    "messages": set(),
     "options": set(),
     "rule": set(),
     "scan": {"sys"},
     "settings": {"json"},
     "shown": set(),
     "size": set(),
+    "wire": {"os"},  # for what a wait status means
 }
 HARMLESS = {
     "__future__",

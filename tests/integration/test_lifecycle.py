@@ -1,0 +1,525 @@
+"""Start, reload, stop, and roles that die: what the service promises while things happen to it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import random
+import re
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from integration.harness import Service, append, lines_of, wait_for
+from integration.processes import (
+    Run,
+    descriptors,
+    ids,
+    is_gone,
+    marked,
+    runner,
+    stat_fields,
+    wait_gone,
+)
+
+Make = Callable[..., Service]
+
+EVERY_LINE = "[ITEM]\npath = @/log\nregex = (\\w+)$\nupbound_action = echo $1 >> @/out\n"
+# Says when it runs, and when it is asked to end; ends by itself once there is a file "go". The shell would say
+# "Terminated" on a pipe that nobody reads any more, and SIGPIPE would end it before its trap does.
+PATIENT = (
+    "[ITEM]\npath = @/log\nregex = .*\nupbound_action = exec 2> /dev/null; trap 'echo TERM >> @/told; exit 7' TERM; "
+    "echo \\$\\$ >> @/up; while [ ! -e @/go ]; do sleep 0.02; done; echo done >> @/out\n"
+)
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    path = tmp_path / "log"
+    path.touch()
+    return path
+
+
+def everything_of(lognot: Service) -> list[int]:
+    return [lognot.pid, *lognot.children()]
+
+
+def running_action(tmp_path: Path, log: Path) -> int:
+    """Start the patient action; give its pid."""
+    append(log, "x\n")
+    wait_for(lambda: lines_of(tmp_path / "up"), "the action")
+    return int(lines_of(tmp_path / "up")[0])
+
+
+# Roles that are killed.
+
+
+def test_no_action_is_lost_or_run_twice_when_its_executor_is_killed(
+    service: Make, log: Path, tmp_path: Path
+) -> None:
+    out, total, kills = tmp_path / "out", 400, 8
+    lognot = service(f"[general]\nathread_count = 3\n{EVERY_LINE}").start()
+    chance = random.Random(tmp_path.name)
+    for kill in range(kills):
+        append(log, "".join(f"line {number}\n" for number in range(kill * 50, kill * 50 + 50)))
+        progress = kill * 50 - chance.randrange(40)
+        wait_for(lambda progress=progress: len(lines_of(out)) >= progress, "actions")
+        victim = lognot.role("executor")
+        for _ in range(chance.randrange(20_000)):  # at any moment, not only where this test waits
+            pass
+        os.kill(victim, signal.SIGKILL)
+        wait_for(lambda victim=victim: lognot.role("executor") != victim, "a new executor", 5)
+    wait_for(lambda: len(lines_of(out)) >= total, "all actions")
+    append(log, "the last\n")
+    wait_for(lambda: "last" in lines_of(out), "an action after all others")
+    assert sorted(lines_of(out)) == sorted([*map(str, range(total)), "last"])
+
+    ends = lognot.wait_log(r"executor of \w+ ended \(killed by SIGKILL\), will be started again", kills)
+    delays = [re.search(r"again (now|in ([\d.]+) s)", line) for line in ends]
+    assert all(delay and float(delay[2] or 0) < 1 for delay in delays)
+    assert len(lognot.wait_log(r"executor of \w+ started as pid", kills + 1)) == kills + 1
+    assert lognot.stop() == 0
+
+
+def test_an_executor_that_has_nothing_to_do_may_be_killed_for_ever(service: Make, log: Path) -> None:
+    """Five deaths before it came up would end the service; one that is idle has come up all the same."""
+    lognot = service(EVERY_LINE).start()
+    for _ in range(7):
+        victim = lognot.role("executor")
+        wait_for(lambda victim=victim: b"do_epoll_wait" in wait_channel(victim), "it to be idle")
+        os.kill(victim, signal.SIGKILL)
+        wait_for(lambda victim=victim: lognot.role("executor") != victim, "a new executor", 5)
+    append(log, "word\n")
+    wait_for(lambda: lines_of(log.with_name("out")) == ["word"], "the action")
+
+
+def wait_channel(pid: int) -> bytes:
+    """Where in the kernel a process sleeps, and whether it does."""
+    with contextlib.suppress(OSError):
+        if stat_fields(pid)[0] == b"S":
+            return Path(f"/proc/{pid}/wchan").read_bytes() or b"do_epoll_wait"
+    return b""
+
+
+def test_an_action_that_runs_is_minded_by_the_next_executor(service: Make, log: Path, tmp_path: Path) -> None:
+    lognot = service(PATIENT).start()
+    action = running_action(tmp_path, log)
+    lognot.wait_log("action started as pid")
+    old = lognot.role("executor")
+    os.kill(old, signal.SIGKILL)
+    wait_for(lambda: lognot.role("executor") != old, "a new executor", 5)
+    assert not is_gone(action)
+    (tmp_path / "go").touch()
+    lognot.wait_log(r"\[ITEM\] action ended, its exit status went to an executor that is gone")
+    assert lines_of(tmp_path / "out") == ["done"]
+    assert not (tmp_path / "told").exists()
+
+
+def test_when_the_supervisor_is_killed_nothing_goes_on(service: Make, log: Path, tmp_path: Path) -> None:
+    lognot = service(PATIENT).start()
+    action = running_action(tmp_path, log)
+    others = [*lognot.children(), action]
+    assert len(others) == 3
+    assert lognot.process is not None
+    lognot.process.kill()
+    wait_gone(*others, deadline_s=2)
+    assert lines_of(tmp_path / "told") == ["TERM"]
+
+
+def test_a_role_that_never_comes_up_ends_the_service(service: Make, log: Path) -> None:
+    """So that the service manager learns of it, and not only the log."""
+    lognot = service(EVERY_LINE).start()
+    os.kill(lognot.pid, signal.SIGSTOP)
+    # While the supervisor cannot answer, each new monitor is killed before it has begun.
+    victim = lognot.role("monitor")
+    os.kill(victim, signal.SIGKILL)
+    os.kill(lognot.pid, signal.SIGCONT)
+    lognot.wait_log("monitor ended .killed by SIGKILL., will be started again now")
+    assert lognot.stop() == 0
+
+
+# The end.
+
+
+def test_a_running_action_may_finish(service: Make, log: Path, tmp_path: Path) -> None:
+    lognot = service(PATIENT).start()
+    action = running_action(tmp_path, log)
+    everything = [*everything_of(lognot), action]
+    lognot.signal(signal.SIGTERM)
+    lognot.wait_notification("STOPPING=1")
+    lognot.wait_log("stopping on SIGTERM")
+    assert not is_gone(action)
+    (tmp_path / "go").touch()
+    assert lognot.process is not None
+    assert lognot.process.wait(20) == 0
+    assert lines_of(tmp_path / "out") == ["done"]
+    assert not (tmp_path / "told").exists()
+    assert "[ITEM] action ended with exit status 0" in lognot.log
+    assert all(is_gone(pid) for pid in everything)
+    assert lognot.log.splitlines()[-1].endswith("info: stopped")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_what_was_written_before_the_end_is_acted_on(
+    service: Make, log: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    lognot = service(EVERY_LINE).start()
+    append(log, "".join(f"{line}\n" for line in range(20)))
+    lognot.signal(number)
+    assert lognot.process is not None
+    assert lognot.process.wait(20) == 0
+    assert sorted(map(int, lines_of(tmp_path / "out"))) == list(range(20))
+
+
+def test_a_second_signal_does_not_wait(service: Make, log: Path, tmp_path: Path) -> None:
+    lognot = service(PATIENT).start()
+    action = running_action(tmp_path, log)
+    begin = time.monotonic()
+    lognot.signal(signal.SIGTERM)
+    lognot.wait_log("stopping on SIGTERM")
+    lognot.signal(signal.SIGTERM)
+    assert lognot.process is not None
+    assert lognot.process.wait(20) == 0
+    assert time.monotonic() - begin < 9, "it has waited for the grace time of 10 s"
+    assert lines_of(tmp_path / "told") == ["TERM"]
+    assert is_gone(action)
+    assert "[ITEM] action ended with exit status 7" in lognot.log or "exit status 7" in lognot.log
+
+
+# Its own log file.
+
+
+def test_sighup_reopens_the_log_file_and_nothing_else(service: Make, log: Path, tmp_path: Path) -> None:
+    lognot = service(EVERY_LINE).start()
+    lognot.own_log.rename(tmp_path / "own.log.1")
+    lognot.write_config("[BROKEN")
+    append(log, "one\n")
+    wait_for(lambda: "action ended" in (tmp_path / "own.log.1").read_text(), "the old file is in use")
+    lognot.signal(signal.SIGHUP)
+    wait_for(lambda: str(lognot.own_log) in descriptors(lognot.pid).values(), "the new file")
+    assert str(tmp_path / "own.log.1") not in descriptors(lognot.pid).values()
+    append(log, "two\n")
+    lognot.wait_log("action ended with exit status 0")
+    assert lines_of(tmp_path / "out") == ["one", "two"]
+    assert "CONFIG" not in lognot.log
+    assert "BROKEN" not in lognot.log
+
+
+def test_a_log_file_that_cannot_be_reopened_stays_in_use(service: Make, log: Path, tmp_path: Path) -> None:
+    lognot = service(EVERY_LINE).start()
+    lognot.own_log.rename(tmp_path / "own.log.1")
+    lognot.own_log.mkdir()
+    lognot.signal(signal.SIGHUP)
+    wait_for(
+        lambda: "cannot reopen the log file, the old one stays" in (tmp_path / "own.log.1").read_text(),
+        "the error in the old file",
+    )
+    lognot.own_log.rmdir()
+    assert lognot.stop() == 0
+
+
+# Reload.
+
+
+def test_a_reload_keeps_what_did_not_change(service: Make, log: Path, tmp_path: Path) -> None:
+    counted = (
+        "[COUNTED]\npath = @/log\nregex = hit.*\nupbound_freq = 3/300\nupbound_action = echo $0 >> @/fired\n"
+    )
+    every = "[EVERY]\npath = @/log\nregex = hit (\\d+)\nupbound_action = echo $1 >> @/every\n"
+    gone = "[GONE]\npath = @/log\nregex = hit.*\nupbound_action = echo $0 >> @/gone\n"
+    new = "[NEW]\npath = @/log\nregex = hit (\\d+)\nupbound_action = echo $1 >> @/new\n"
+    one = "[general]\nathread_count = 1\n"
+    lognot = service(one + counted + every + gone).start()
+    append(log, "hit 1\nhit 2\n")
+    wait_for(lambda: len(lines_of(tmp_path / "gone")) == 2, "two matches")
+    append(log, "hi")  # half a line is no reason to lose it
+    monitor, executor = lognot.role("monitor"), lognot.role("executor")
+    # A changed action makes it another item; an item that stays may stand elsewhere and have a comment.
+    lognot.reload(one + new + every.replace("[EVERY]", "; the same\n[EVERY]") + counted)
+    append(log, "t 3\nhit 4\nhit 5\n")
+    wait_for(lambda: lines_of(tmp_path / "every") == ["1", "2", "3", "4", "5"], "every line once")
+    wait_for(lambda: lines_of(tmp_path / "new") == ["3", "4", "5"], "the new item")
+    assert lines_of(tmp_path / "fired") == ["hit 4"]  # more than 3 matches, those before the reload included
+    assert lines_of(tmp_path / "gone") == ["hit 1", "hit 2"]
+    assert (lognot.role("monitor"), lognot.role("executor")) == (monitor, executor)
+    lognot.wait_log("config reloaded, 3 items in")
+
+
+def test_a_changed_item_begins_again(service: Make, log: Path, tmp_path: Path) -> None:
+    config = "[A]\npath = @/log\nregex = hit.*\nupbound_freq = {}/300\nupbound_action = echo $0 >> @/fired\n"
+    mark = "[MARK]\npath = @/log\nregex = mark (\\d)\nupbound_action = echo $1 >> @/marks\n"
+    lognot = service(config.format(2) + mark).start()
+    append(log, "hit 1\nhit 2\nmark 1\n")
+    wait_for(lambda: lines_of(tmp_path / "marks") == ["1"], "mark 1")
+    lognot.reload(config.format(1) + mark)
+    append(log, "hit 3\nhit 4\nmark 2\n")
+    wait_for(lambda: lines_of(tmp_path / "marks") == ["1", "2"], "mark 2")
+    assert lines_of(tmp_path / "fired") == ["hit 4"]
+
+
+def test_a_reload_takes_and_leaves_logs(service: Make, log: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.write_text("old\n")
+    item = "[{0}]\npath = @/{0}\nregex = (\\w+)$\nupbound_action = echo $1 >> @/out\n"
+    lognot = service(item.format("log")).start()
+    lognot.reload(item.format("other"))
+    opened = descriptors(lognot.pid).values()
+    assert str(other) in opened
+    assert str(log) not in opened
+    assert str(log) not in descriptors(lognot.role("monitor")).values()
+    append(log, "unseen\n")
+    append(other, "seen\n")
+    wait_for(lambda: lines_of(tmp_path / "out") == ["seen"], "the new log")
+    assert "STATUS=watching 1 of 1 logs for 1 items" in "\n".join(lognot.notifications)
+
+
+@pytest.mark.root
+def test_a_changed_uid_gets_another_executor(service: Make, log: Path, tmp_path: Path) -> None:
+    daemon = pwd.getpwnam("daemon")
+    (tmp_path / "out").touch()
+    (tmp_path / "out").chmod(0o666)
+    item = "[ITEM]\npath = @/log\nregex = .*\nupbound_action = id -u\nuid = {}\n"
+    lognot = service(item.format("root")).start()
+    append(log, "x\n")
+    lognot.wait_log(r"\[ITEM\] says: 0$")
+    old = lognot.role("executor")
+    lognot.reload(item.format("daemon"))
+    wait_gone(old)
+    append(log, "y\n")
+    lognot.wait_log(rf"\[ITEM\] says: {daemon.pw_uid}$")
+    new = lognot.role("executor")
+    assert new != old
+    assert ids(new)[0] == {daemon.pw_uid}
+    assert "will be started again" not in lognot.log
+
+    # And back, while the one that is to end still has work: nobody waits for it.
+    config = item.format("root").replace("id -u", "echo now")
+    lognot.reload(item.format("daemon").replace("id -u", "sleep 300"))
+    append(log, "z\n")
+    lognot.wait_log("action started as pid", 3)
+    lognot.reload(config)
+    append(log, "a\n")
+    lognot.wait_log(r"\[ITEM\] says: now")
+    lognot.reload(item.format("daemon"))
+    append(log, "b\n")
+    lognot.wait_log(rf"\[ITEM\] says: {daemon.pw_uid}$", 2, deadline_s=9)
+    lognot.signal(signal.SIGTERM)
+    lognot.wait_log("stopping")
+    lognot.signal(signal.SIGTERM)  # for the sleep
+    assert lognot.process is not None
+    assert lognot.process.wait(20) == 0
+
+
+def test_a_broken_config_changes_nothing_and_every_error_is_said(
+    service: Make, log: Path, tmp_path: Path
+) -> None:
+    lognot = service(EVERY_LINE).start()
+    everything = everything_of(lognot)
+    lognot.reload(
+        "[A]\npath = @/log\nregex = (\nupbound_action = true\n"
+        "[B]\nupbound_freq = often\nupbound_action = echo '\n[A]\nnonsense = 1\n"
+    )
+    errors = [line for line in lognot.log.splitlines() if ": error: " in line]
+    place = re.escape(str(lognot.config_path))
+    for wanted in (
+        rf"{place}:5: \[B\] path: is missing",
+        rf"{place}:6: \[B\] upbound_freq: ",
+        rf"{place}:8: ",
+    ):
+        assert sum(bool(re.search(wanted, line)) for line in errors) == 1, wanted
+    assert "config not reloaded, the old one stays in use" in errors[-1]
+    lognot.reload("[A]\npath = @/log\nregex = (\nupbound_action = echo $7\n")  # only a child can tell
+    lognot.wait_log(rf"{place}:3: \[A\] regex: .*parenthes")
+    lognot.config_path.unlink()
+    lognot.reload()
+    lognot.wait_log("cannot read the config: No such file")
+    append(log, "still\n")
+    wait_for(lambda: lines_of(tmp_path / "out") == ["still"], "the old config")
+    assert everything_of(lognot) == everything
+    assert lognot.notifications.count("READY=1") == 4
+    assert lognot.notifications.count("RELOADING=1") == 3
+
+
+def test_a_reload_warns_of_what_does_nothing(service: Make, log: Path) -> None:
+    useless = "[USELESS]\npath = @/log\n"
+    lognot = service(EVERY_LINE + useless).start()
+    lognot.wait_log(r"warning: .*lognot.conf:5: warning: \[USELESS\] nothing would ever run")
+    lognot.reload()
+    lognot.wait_log(r"\[USELESS\] nothing would ever run", 2)
+
+
+# The service manager.
+
+
+def test_what_the_service_manager_hears(service: Make, log: Path, tmp_path: Path) -> None:
+    lognot = service(EVERY_LINE + "[LATER]\npath = @/later\nupbound_action = true\n").start()
+    append(log, "first\n")  # the very moment it is ready: nothing written now may be missed
+    wait_for(lambda: lines_of(tmp_path / "out") == ["first"], "the first line")
+    before = time.monotonic_ns() // 1000
+    lognot.reload()
+    after = time.monotonic_ns() // 1000
+    append(log, "second\n")
+    lognot.wait_notification(
+        "STATUS=watching 1 of 2 logs for 2 items: 2 lines, 2 matches, 2 times fired, 2 act"
+    )
+    assert lognot.stop() == 0
+    lognot_heard = [line for line in lognot.notifications if not line.startswith("STATUS=watching")]
+    usec = lognot_heard[2]
+    assert lognot_heard == ["READY=1", "RELOADING=1", usec, "READY=1"]
+    assert before <= int(usec.removeprefix("MONOTONIC_USEC=")) <= after
+
+
+def test_it_is_ready_only_when_the_logs_are_watched(service: Make, log: Path) -> None:
+    lognot = service(EVERY_LINE).start()
+    [inotify] = [fd for fd, target in descriptors(lognot.role("monitor")).items() if "inotify" in target]
+    watched = Path(f"/proc/{lognot.role('monitor')}/fdinfo/{inotify}").read_text()
+    for path in (log, log.parent):
+        assert f"ino:{path.stat().st_ino:x} " in watched
+
+
+def test_the_watchdog_is_fed_until_a_role_hangs(service: Make, log: Path) -> None:
+    lognot = service(EVERY_LINE, environment={"WATCHDOG_USEC": "100000"}).start()
+    lognot.wait_notification("WATCHDOG=1", 4)
+    for role in ("monitor", "executor"):
+        pid = lognot.role(role)
+        os.kill(pid, signal.SIGSTOP)
+        wait_for(lambda pid=pid: stat_fields(pid)[0] == b"T", "it to be stopped")
+        lognot.wait_notification("")
+        assert fed(lognot, 0.5) <= 2, f"{role}: more than what was on its way"
+        assert fed(lognot, 0.5) == 0, role
+        os.kill(pid, signal.SIGCONT)
+        fed_before = lognot.notifications.count("WATCHDOG=1")
+        lognot.wait_notification("WATCHDOG=1", fed_before + 3)
+    assert lognot.stop() == 0
+
+
+def fed(lognot: Service, span_s: float) -> int:
+    """How often the watchdog is fed within a time, which is what there is to wait for."""
+    end = time.monotonic() + span_s
+    found = 0
+    with socket.socket(fileno=os.dup(lognot._notify.fileno())) as notify:
+        while (left := end - time.monotonic()) > 0:
+            notify.settimeout(left)
+            with contextlib.suppress(TimeoutError):
+                found += notify.recv(65536).decode().split("\n").count("WATCHDOG=1")
+    lognot._notify.setblocking(False)  # the copy has shared this
+    return found
+
+
+def test_a_service_manager_that_is_gone_is_no_trouble(service: Make, log: Path, tmp_path: Path) -> None:
+    lognot = service(EVERY_LINE, environment={"WATCHDOG_USEC": "20000"}).start()
+    lognot._notify.close()
+    append(log, "word\n")
+    wait_for(lambda: lines_of(tmp_path / "out") == ["word"], "the action")
+    assert lognot.stop() == 0
+
+
+# The background.
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Run]:
+    with runner(tmp_path) as run:
+        yield run
+
+
+def daemon(tmp_path: Path, *more: str) -> list[str]:
+    config = tmp_path / "lognot.conf"
+    if not config.exists():
+        config.write_text(EVERY_LINE.replace("@", str(tmp_path)))
+    return ["-c", str(config), "-d", "-p", "lognot.pid", "-l", "own.log", *more]
+
+
+def test_a_daemon_from_its_start_to_its_end(run: Run, log: Path, tmp_path: Path) -> None:
+    begun = run(*daemon(tmp_path))
+    assert (begun.returncode, begun.stdout, begun.stderr) == (0, b"", b"")
+    assert "ready, watching 1 of 1 logs" in (tmp_path / "own.log").read_text()
+    pid = int((tmp_path / "lognot.pid").read_text())
+    everything = run.processes()
+    assert pid in everything
+    assert Path(f"/proc/{pid}/comm").read_text() == "lognot-supervis\n"
+    _, parent, group, session, terminal, *_ = stat_fields(pid)
+    assert int(parent) not in everything
+    assert int(session) == int(group) not in (os.getsid(0), pid)  # no session leader can get a terminal again
+    assert int(terminal) == 0
+    assert [descriptors(pid)[fd] for fd in range(3)] == [os.devnull] * 3
+    assert os.readlink(f"/proc/{pid}/cwd") == "/"
+    append(log, "word\n")
+    wait_for(lambda: lines_of(tmp_path / "out") == ["word"], "the action")
+    wait_for(lambda: len(run.processes()) == 3, "only the three roles")
+
+    second = run(*daemon(tmp_path))
+    assert second.returncode == 1
+    assert b"lognot.pid' names a process that runs: " + str(pid).encode() in second.stderr
+    assert int((tmp_path / "lognot.pid").read_text()) == pid
+    assert len(run.processes()) == 3
+
+    os.kill(pid, signal.SIGTERM)
+    wait_gone(*everything)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["log", "lognot.conf", "out", "own.log"]
+
+
+def test_a_stale_pid_file_does_not_hinder(run: Run, log: Path, tmp_path: Path) -> None:
+    (tmp_path / "lognot.pid").write_text("4194304\n")  # above the largest pid
+    assert run(*daemon(tmp_path)).returncode == 0
+    assert int((tmp_path / "lognot.pid").read_text()) in run.processes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["-c", "absent.conf"], b"absent.conf: cannot read the config: No such file or directory"),
+        (["-l", "absent/own.log"], b"No such file or directory: '"),
+        (["-p", "absent/lognot.pid"], b"No such file or directory: '"),
+        (["-w", "absent"], b"No such file or directory: 'absent'"),
+        (["-u", "nosuchuser"], b"there is no user 'nosuchuser'"),
+    ],
+)
+def test_a_daemon_that_cannot_start_says_why(
+    run: Run, log: Path, tmp_path: Path, arguments: list[str], reason: bytes
+) -> None:
+    done = run(*daemon(tmp_path), *arguments)
+    assert done.returncode == 1
+    assert reason in done.stderr
+    assert b"Traceback" not in done.stderr
+    assert b"lognot: not started" in done.stderr
+    wait_for(lambda: not run.processes(), "nothing left")
+    assert not (tmp_path / "lognot.pid").exists()
+
+
+def test_closed_standard_descriptors_do_no_harm(log: Path, tmp_path: Path) -> None:
+    with runner(tmp_path, "sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh") as run:
+        assert run(*daemon(tmp_path)).returncode == 0
+        append(log, "word\n")
+        wait_for(lambda: lines_of(tmp_path / "out") == ["word"], "the action")
+        pid = int((tmp_path / "lognot.pid").read_text())
+        assert [descriptors(pid)[fd] for fd in range(3)] == [os.devnull] * 3
+        os.kill(pid, signal.SIGTERM)
+        wait_gone(pid)
+
+
+# What strangers can do.
+
+
+def test_a_winding_path_costs_its_log_only(service: Make, log: Path, tmp_path: Path) -> None:
+    """Each `..` of a link is a directory on the way, and each is watched: there is an end to that."""
+    (tmp_path / "d").mkdir()
+    for number in range(39):
+        target = "d/../" * 800 + (f"link{number + 1}" if number < 38 else "log")
+        (tmp_path / f"link{number}").symlink_to(target)
+    lognot = service(EVERY_LINE + "[WINDING]\npath = @/link0\nupbound_action = echo no >> @/out\n").start()
+    lognot.wait_log("link0' cannot be watched, .*leads through too many directories")
+    append(log, "word\n")
+    wait_for(lambda: lines_of(tmp_path / "out") == ["word"], "the other item")
+    assert "ended" not in lognot.log.replace("action ended", "")
+
+
+def test_marked_processes_are_found(run: Run) -> None:
+    """What the tests of leftovers stand on."""
+    assert os.environ.get("PATH")
+    assert os.getpid() in marked(f"PATH={os.environ['PATH']}")
