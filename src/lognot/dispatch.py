@@ -4,7 +4,7 @@ Every action that was not started yet exists twice: in the executor's queue and 
 all of them again, a new monitor is told them by the executor. An executor starts each occasion once, so
 saying it too often does no harm (messages.RunAction).
 
-Runs in the monitor. Never blocks: with too many waiting, the newest is dropped and counted.
+Runs in the monitor. Never blocks: with too many waiting there is no room, and the newest is to be dropped.
 """
 
 from __future__ import annotations
@@ -90,17 +90,18 @@ class Dispatcher:
         self._waiting.clear()
         self._waiting_bytes = 0
 
-    def run(self, action: RunAction) -> bool:
-        """Have an action run; False when it had to be dropped, since too many wait."""
-        if (
-            len(self._waiting) >= MAX_WAITING
-            or self._waiting_bytes + waiting_bytes(action) > MAX_WAITING_BYTES
-        ):
-            return False
+    def has_room(self, action: RunAction) -> bool:
+        """Say whether one more may wait."""
+        return (
+            len(self._waiting) < MAX_WAITING
+            and self._waiting_bytes + waiting_bytes(action) <= MAX_WAITING_BYTES
+        )
+
+    def run(self, action: RunAction) -> None:
+        """Have an action run, for which there is room."""
         self._keep(action)
         if self._channel is not None:
             self._loop.send(self._channel, action)
-        return True
 
     def _keep(self, action: RunAction) -> None:
         if occasion(action) not in self._waiting:

@@ -75,6 +75,11 @@ class Rule:
         if self._item.size and self.size is None:
             self.size = SizeMultiple(self._item.size, size_bytes)
 
+    def restart_size(self) -> None:
+        """The log was truncated, or another file took its place: its size counts from zero."""
+        if self.size is not None:
+            self.size.restart()
+
     def count(self, now_ns: int, hit: Hit) -> tuple[Record | None, int]:
         """Count a match.
 

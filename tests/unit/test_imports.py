@@ -31,6 +31,7 @@ LAYERS: tuple[tuple[str, set[str]], ...] = (
             "children",
             "config",
             "dispatch",
+            "files",
             "logs",
             "notes",
             "report",

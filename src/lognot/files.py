@@ -1,0 +1,326 @@
+"""The monitor's side of the logs: which files are open, which have grown, when to look again. Monitor only.
+
+The supervisor opens (logs.py), this module keeps what it is given. A log is a path, a stream is one file that
+was found there. Events say "this file has grown" or "this name has changed"; the first makes a stream dirty,
+the second is a request to the supervisor to look again, one at a time for each log.
+
+How far each file was read is committed to the ledger here, as soon as whatever came of it outlives us.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from lognot import messages as m
+from lognot import watch
+from lognot.ledger import Ledger, Position
+from lognot.messages import Notice
+from lognot.notes import Notes
+from lognot.tail import Reading, Tail
+
+# After an end that was not asked for, any line may be to blame: so far each search is noted beforehand.
+CAREFUL_BYTES = 512 * 1024
+
+
+@dataclass(slots=True)
+class Stream:
+    """One open file of a log."""
+
+    stream_id: int
+    log_id: int
+    fd: int
+    slot: int
+    tail: Tail
+    base_size: int  # bytes; what the file had reached before it is of no interest
+    careful_until: int = 0  # up to this offset each search is noted beforehand
+    wd: int = 0
+    asked: bool = False  # whether the supervisor was asked if somebody writes to it still
+    final: bool = False  # nobody does: read it to its end and let it go
+
+    def position(self) -> Position:
+        """How far it was read."""
+        tail = self.tail
+        return Position(self.stream_id, tail.offset, tail.generation, tail.skipping, tail.digest())
+
+
+@dataclass(slots=True)
+class _Log:
+    """One path."""
+
+    log_id: int
+    current: int = 0  # the stream that it leads to
+    watches: tuple[tuple[int, bytes], ...] = ()
+    looking: bool = False  # the supervisor was asked and has not answered yet
+    look_again: bool = False  # something changed since
+
+
+class Files:
+    """All logs and streams of the monitor.
+
+    Args:
+        ledger: where the positions are committed.
+        notes: for the log.
+        tell: sends to the supervisor.
+        settled: says whether every action that came of the lines so far outlives us.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        notes: Notes,
+        tell: Callable[[m.Message], None],
+        settled: Callable[[], bool],
+    ) -> None:
+        self._ledger = ledger
+        self._notes = notes
+        self._tell = tell
+        self._settled = settled
+        self._max_line_bytes = 0
+        self._logs: dict[int, _Log] = {}
+        self._streams: dict[int, Stream] = {}
+        self._of_file_wd: dict[int, set[int]] = {}  # streams
+        # Names in a directory, and the logs that each matters to.
+        self._of_directory_wd: dict[int, dict[bytes, set[int]]] = {}
+        self._dirty: dict[int, None] = {}  # streams to read, in the order in which they became so
+        self._uncommitted: dict[int, None] = {}
+
+    # What the supervisor says.
+
+    def configure(self, log_ids: set[int], max_line_bytes: int) -> None:
+        """Keep these logs and no others."""
+        for log_id in self._logs.keys() - log_ids:
+            self._forget(self._logs.pop(log_id))
+        for log_id in log_ids - self._logs.keys():
+            self._logs[log_id] = _Log(log_id)
+        self._max_line_bytes = max_line_bytes
+        for stream in self._streams.values():
+            stream.tail.max_line_bytes = max_line_bytes
+
+    def opened(self, message: m.LogOpened, fd: int) -> None:
+        """Take a file behind a log; owns the descriptor."""
+        known = self._streams.get(message.stream_id)
+        if known or message.log_id not in self._logs:
+            os.close(fd)
+            if known:
+                self._watch(known, message.wd)
+            return
+        tail = self._tail_of(message, fd)
+        base_size = message.size if message.start is m.Start.END else tail.offset
+        stream = Stream(message.stream_id, message.log_id, fd, message.slot, tail, base_size)
+        if message.start is m.Start.COMMITTED:
+            stream.careful_until = tail.offset + CAREFUL_BYTES
+        self._streams[stream.stream_id] = stream
+        self._watch(stream, message.wd)
+        self._ledger.assign(stream.slot, stream.position())  # no commit: other files may wait for theirs
+        self._dirty[stream.stream_id] = None
+
+    def _tail_of(self, message: m.LogOpened, fd: int) -> Tail:
+        if message.start is m.Start.END:
+            return Tail.at_end(fd, self._max_line_bytes, message.size)
+        if message.start is m.Start.BEGIN:
+            return Tail(fd, self._max_line_bytes)
+        known = self._ledger.position(message.slot)
+        tail = Tail(
+            fd,
+            self._max_line_bytes,
+            offset=known.offset,
+            generation=known.generation,
+            skipping=known.skipping,
+        )
+        if tail.digest() != known.digest:  # emptied while nobody looked
+            tail = Tail(fd, self._max_line_bytes, generation=known.generation + 1)
+        return tail
+
+    def looked(self, message: m.LogLooked) -> Stream | None:
+        """Take what a path leads to now; give the stream when that is another one than before."""
+        log = self._logs.get(message.log_id)
+        if log is None:
+            return None
+        # What happened in these between the supervisor's look and now was not known to matter.
+        unknown = set(message.watches) - set(log.watches)
+        self._unwatch_directories(log)
+        log.watches = message.watches
+        for wd, name in log.watches:
+            self._of_directory_wd.setdefault(wd, {}).setdefault(name, set()).add(log.log_id)
+        found = None
+        if log.current != message.stream_id:
+            old = self._streams.get(log.current)
+            if old:
+                old.asked = False
+                self._dirty[old.stream_id] = None
+            log.current = message.stream_id
+            found = self._streams.get(log.current)
+            if found:
+                found.asked = found.final = False
+                self._dirty[found.stream_id] = None
+        log.looking = False
+        if log.look_again or unknown:
+            log.look_again = False
+            self._look(log)
+        return found
+
+    def unwritten(self, stream_id: int) -> None:
+        """Nobody writes to a file any more: it can go when it was read to its end."""
+        stream = self._streams.get(stream_id)
+        if stream and not self.is_current(stream):
+            stream.final = True
+            self._dirty[stream_id] = None
+
+    def current(self, log_id: int) -> Stream | None:
+        """Give the file that a log's path leads to, None when there is none."""
+        return self._streams.get(self._logs[log_id].current)
+
+    def is_current(self, stream: Stream) -> bool:
+        """Say whether its path still leads to a file."""
+        return self._logs[stream.log_id].current == stream.stream_id
+
+    def _watch(self, stream: Stream, wd: int) -> None:
+        self._unwatch(stream)
+        stream.wd = wd
+        self._of_file_wd.setdefault(wd, set()).add(stream.stream_id)
+
+    def _unwatch(self, stream: Stream) -> None:
+        streams = self._of_file_wd.get(stream.wd, set())
+        streams.discard(stream.stream_id)
+        if not streams:
+            self._of_file_wd.pop(stream.wd, None)
+
+    def _unwatch_directories(self, log: _Log) -> None:
+        for wd, name in log.watches:
+            names = self._of_directory_wd.get(wd, {})
+            names.get(name, set()).discard(log.log_id)
+            if not names.get(name):
+                names.pop(name, None)
+            if not names:
+                self._of_directory_wd.pop(wd, None)
+
+    def _forget(self, log: _Log) -> None:
+        self._unwatch_directories(log)
+        for stream in [stream for stream in self._streams.values() if stream.log_id == log.log_id]:
+            self._close(stream)
+
+    def _close(self, stream: Stream) -> None:
+        del self._streams[stream.stream_id]
+        self._unwatch(stream)
+        self._dirty.pop(stream.stream_id, None)
+        self._uncommitted.pop(stream.stream_id, None)
+        os.close(stream.fd)
+
+    # What the kernel reports.
+
+    def take_events(self, inotify: int) -> None:
+        """Read the events that wait on an inotify descriptor.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        for event in watch.read_events(inotify):
+            if event.mask & watch.OVERFLOWED:
+                self._notes.say(Notice.QUEUE_OVERFLOW, 0)
+                self._look_everywhere()
+            elif event.wd in self._of_file_wd:
+                self._on_file_event(event)
+            elif event.wd in self._of_directory_wd and not event.mask & watch.IGNORED:
+                names = self._of_directory_wd[event.wd]
+                # Without a name it is about the directory itself, and so about every way through it.
+                concerned = names.get(event.name, ()) if event.name else set().union(*names.values())
+                for log_id in concerned:
+                    self._look(self._logs[log_id])
+
+    def _look_everywhere(self) -> None:
+        for stream in self._streams.values():
+            stream.asked = False
+            self._dirty[stream.stream_id] = None
+        for log in self._logs.values():
+            self._look(log)
+
+    def _on_file_event(self, event: watch.Event) -> None:
+        for stream_id in self._of_file_wd[event.wd]:
+            stream = self._streams[stream_id]
+            self._dirty[stream_id] = None
+            if event.mask & watch.CLOSED:
+                stream.asked = False  # there is one writer less
+            if event.mask & watch.ATTRIBUTES:  # its name may be gone, where its directory cannot be watched
+                self._look(self._logs[stream.log_id])
+
+    def _look(self, log: _Log) -> None:
+        if log.looking:
+            log.look_again = True
+        else:
+            log.looking = True
+            self._tell(m.LookAgain(log.log_id))
+
+    # Reading.
+
+    @property
+    def dirty(self) -> bool:
+        """There is something to read."""
+        return bool(self._dirty)
+
+    def readings(self) -> Iterator[tuple[Stream, Reading]]:
+        """Read one block of each file that has grown, so that a busy one does not hold up the others.
+
+        What comes of a block has to be done, all of it, before the next one is asked for.
+        """
+        for stream_id in list(self._dirty):
+            stream = self._streams.get(stream_id)
+            if stream is None:
+                continue
+            try:
+                reading = stream.tail.read()
+            except OSError as error:
+                self._notes.say(Notice.FILE_UNREADABLE, stream.log_id, 1, (error.strerror or "").encode())
+                reading = Reading()
+            if not reading.more:
+                self._dirty.pop(stream_id, None)
+            yield stream, reading
+            if reading.blocks or reading.truncated:
+                self._uncommitted[stream_id] = None
+                self.commit()
+                self._ask_about_others(stream)
+            if not reading.more and not self.is_current(stream):
+                self._drained(stream)
+
+    def read_all(self) -> None:
+        """Look at every file once more."""
+        self._dirty.update(dict.fromkeys(self._streams))
+
+    def _ask_about_others(self, stream: Stream) -> None:
+        """Whoever wrote to an older file of the log may have come over to the current one."""
+        if self.is_current(stream):
+            for other in self._streams.values():
+                if other.log_id == stream.log_id and other is not stream and other.asked:
+                    other.asked = False
+                    self._dirty[other.stream_id] = None
+
+    def _drained(self, stream: Stream) -> None:
+        """A file that is not the current one any more was read to its end."""
+        if stream.final:
+            self._uncommitted[stream.stream_id] = None
+            self.commit()
+            if stream.stream_id not in self._uncommitted:
+                self._close(stream)
+                self._tell(m.StreamDropped(stream.stream_id))
+        elif not stream.asked:
+            stream.asked = True
+            self._tell(m.StreamDrained(stream.stream_id))
+
+    # Committing.
+
+    def commit(self) -> None:
+        """Write down how far the files were read, unless an action that came of it would die with us."""
+        if not self._uncommitted or not self._settled():
+            return
+        streams = [self._streams[stream_id] for stream_id in self._uncommitted]
+        # All of them at once: the records of counted matches that go with it may come from any.
+        self._ledger.commit((stream.slot, stream.position()) for stream in streams)
+        self._uncommitted.clear()
+        # Those that nobody writes to can be closed now.
+        self._dirty.update((stream.stream_id, None) for stream in streams if stream.final)
+
+    def settle_records(self) -> None:
+        """Make records of the ledger count that no line brought; with the next commit, if one is due."""
+        if not self._uncommitted:
+            self._ledger.settle()
