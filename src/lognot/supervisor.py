@@ -22,10 +22,11 @@ from dataclasses import dataclass, field
 from lognot import messages as m
 from lognot import report
 from lognot.catalogue import Catalogue
-from lognot.channel import Channel, ChannelClosed, socket_pair
-from lognot.children import Backoff, Child, how_it_ended, start_child
-from lognot.errors import ConfigError, LognotError, ProtocolError
+from lognot.channel import Channel, socket_pair
+from lognot.children import Child, start_child
+from lognot.errors import ConfigError, ProtocolError
 from lognot.journal import ERROR, INFO, WARNING, Event, Journal
+from lognot.keeper import Keeper
 from lognot.ledger import Ledger
 from lognot.logs import Logs
 from lognot.loop import Loop, Timer
@@ -34,7 +35,6 @@ from lognot.settings import MAX_ATHREAD_COUNT, Config, config_to_json
 from lognot.users import Account
 from lognot.watchdog import Watchdog
 
-BOOT_ATTEMPTS = 5  # a role that never came up this often will not come up
 STOP_GRACE_S = 10.0  # actions that run may finish; systemd's own patience is longer (TimeoutStopSec)
 STOP_MONITOR_S = 3.0  # the monitor only has to finish a block
 KILL_AFTER_S = 8.0  # beyond the grace: an executor needs 5 s to end actions that ignore SIGTERM
@@ -58,9 +58,7 @@ class Roles:
 class _Executor:
     executor_id: int
     account: Account
-    child: Child | None = None
-    backoff: Backoff = field(default_factory=Backoff)
-    deaths_at_boot: int = 0
+    keeper: Keeper
     running: dict[int, tuple[int, int]] = field(default_factory=dict)  # pid -> item, start in monotonic ns
     wanted: bool = True  # the config in use names this account
     connected: bool = False  # it and the monitor that runs have a connection
@@ -84,14 +82,20 @@ class Supervisor:
         self._ledger = Ledger()
         self._logs = Logs(self._ledger, journal)
         self._notifier = Notifier()
-        self._monitor: Child | None = None
-        self._monitor_backoff = Backoff()
-        self._monitor_deaths_at_boot = 0
+        self._monitor = Keeper(
+            "monitor",
+            self._loop,
+            journal,
+            start=self._fork_monitor,
+            on_message=self._on_monitor_message,
+            on_start=self._on_monitor_start,
+            on_end=self._on_monitor_end,
+            on_give_up=self._give_up,
+        )
         self._executors: dict[int, _Executor] = {}
         self._next_executor_id = 1
         self._catalogue = Catalogue()
         self._log_ids: dict[str, int] = {}  # by path
-        self._begun = False  # the monitor has said so since it was started
         self._begin_token = 0
         self._ready_pending = True
         self._watchdog = Watchdog(self._loop, self._notifier, self._ping)
@@ -110,7 +114,7 @@ class Supervisor:
             Event.STARTED, INFO, f"started, {len(self._config.items)} items in '{self._config.source}'"
         )
         self._use_config(self._config)
-        self._start_monitor()
+        self._monitor.start()
         self._watchdog.start()
         while self._exit_status is None:
             self._loop.turn()
@@ -129,27 +133,24 @@ class Supervisor:
             # One that was told to stop is not wanted again; the account gets a new one.
             if executor.wanted and executor.account not in accounts:
                 executor.wanted = False
-                if executor.child:
-                    self._send(executor.child, m.Stop(int(STOP_GRACE_S * 1000)))
-                else:
-                    del self._executors[executor.executor_id]
+                self._stop_executor(executor, STOP_GRACE_S)
         for account in sorted(accounts, key=lambda account: (account.uid, account.gid)):
             executor = self._executor_of(account)
-            if executor.child is None:
-                self._start_executor(executor)
+            if executor.keeper.child:
+                self._configure(executor.keeper)
             else:
-                self._configure(executor.child)
+                executor.keeper.start()
 
     def _executor_of(self, account: Account) -> _Executor:
         for executor in self._executors.values():
             if executor.account == account and executor.wanted:
                 return executor
-        executor = _Executor(self._next_executor_id, account)
+        executor = self._new_executor(self._next_executor_id, account)
         self._next_executor_id += 1
         self._executors[executor.executor_id] = executor
         return executor
 
-    def _configure(self, child: Child) -> None:
+    def _configure(self, keeper: Keeper) -> None:
         items = self._config.items
         message = m.Configure(
             tuple(self._catalogue.number(item) for item in items),
@@ -160,7 +161,7 @@ class Supervisor:
         try:
             with open(fd, "wb", closefd=False) as file:
                 file.write(config_to_json(self._config))
-            self._send(child, message, fd)
+            keeper.send(message, fd)
         finally:
             os.close(fd)
 
@@ -170,49 +171,43 @@ class Supervisor:
             config = self._roles.load_config()
         except ConfigError as error:
             for problem in error.problems:
-                self._journal.write(Event.CONFIG_REFUSED, ERROR, str(problem), item=problem.section or None)
+                priority = WARNING if problem.warning else ERROR
+                self._journal.write(
+                    Event.CONFIG_REFUSED, priority, str(problem), item=problem.section or None
+                )
             text = f"config not reloaded, the old one stays in use: {len(error.problems)} problems"
             self._journal.write(Event.CONFIG_REFUSED, ERROR, text)
             self._notifier.ready()
             return
         self._use_config(config)
-        if self._monitor:
+        self._ready_pending = True
+        if self._monitor.child:
             self._configure(self._monitor)
             for executor in self._executors.values():
                 self._connect(executor)
             self._logs.look_all()
             self._begin()
-        self._ready_pending = True
         text = f"config reloaded, {len(config.items)} items in '{config.source}'"
         self._journal.write(Event.RELOADED, INFO, text)
 
     # The monitor.
 
-    def _start_monitor(self) -> None:
-        if self._stopping:
-            return
+    def _fork_monitor(self) -> Child:
         pid = os.getpid()
+        return start_child(
+            "monitor",
+            lambda channel: self._roles.monitor(channel, self._ledger, pid),
+            from_child=m.MONITOR_TO_SUPERVISOR,
+            to_child=m.SUPERVISOR_TO_MONITOR,
+        )
+
+    def _on_monitor_start(self) -> None:
+        self._configure(self._monitor)
         try:
-            child = start_child(
-                "monitor",
-                lambda channel: self._roles.monitor(channel, self._ledger, pid),
-                from_child=m.MONITOR_TO_SUPERVISOR,
-                to_child=m.SUPERVISOR_TO_MONITOR,
-            )
-        except OSError as error:
-            self._cannot_start("monitor", error, self._monitor_backoff, self._start_monitor)
-            return
-        self._monitor = child
-        self._begun = False
-        self._say_started("monitor", child)
-        self._loop.attach(child.channel, self._on_monitor_message, lambda error: self._expel(child, error))
-        self._loop.watch(child.pidfd, self._on_monitor_end)
-        self._configure(child)
-        try:
-            self._logs.connect(lambda message, fd: self._send(child, message, fd))
+            self._logs.connect(self._monitor.send)
         except OSError as error:
             self._journal.write(Event.SELF_ERROR, ERROR, f"cannot watch logs: {error}")
-            child.kill()
+            self._monitor.kill()
             return
         for executor in self._executors.values():
             self._connect(executor)
@@ -220,20 +215,19 @@ class Supervisor:
         self._begin()
 
     def _begin(self) -> None:
-        assert self._monitor is not None
         self._begin_token += 1
-        self._send(self._monitor, m.Begin(self._begin_token))
+        self._monitor.send(m.Begin(self._begin_token))
         self._retry_limited_later()
 
     def _connect(self, executor: _Executor) -> None:
         """Give the monitor and an executor a connection of their own, when both are there and have none."""
-        if not self._monitor or not executor.child or executor.connected:
+        if not self._monitor.child or not executor.keeper.child or executor.connected:
             return
         executor.connected = True
         ends: tuple[socket.socket, socket.socket] = socket_pair()
         try:
-            self._send(self._monitor, m.ConnectExecutor(executor.executor_id), ends[0].fileno())
-            self._send(executor.child, m.ConnectMonitor(), ends[1].fileno())
+            self._monitor.send(m.ConnectExecutor(executor.executor_id), ends[0].fileno())
+            executor.keeper.send(m.ConnectMonitor(), ends[1].fileno())
         finally:
             for end in ends:
                 end.close()
@@ -251,7 +245,7 @@ class Supervisor:
                 report.item_fired(self._journal, self._catalogue.item(message.item_id), message)
                 self._status_later()
             case m.Note():
-                self._on_note("monitor", message)
+                self._on_note(self._monitor, message)
             case m.PeerBroke(executor_id):
                 self._on_peer_broke(self._executors.get(executor_id))
             case m.Begun(token):
@@ -260,14 +254,13 @@ class Supervisor:
                 self._watchdog.answered("monitor")
 
     def _on_peer_broke(self, executor: _Executor | None) -> None:
-        if executor and executor.child:
-            self._expel(executor.child, LognotError("what it sent to the monitor does not validate"))
+        if executor:
+            executor.keeper.expel(ProtocolError("what it sent to the monitor does not validate"))
 
     def _on_begun(self, token: int) -> None:
         if token != self._begin_token:
             return
-        self._begun = True
-        self._monitor_deaths_at_boot = 0
+        self._monitor.came_up()
         if not self._ready_pending:
             return
         self._ready_pending = False
@@ -277,12 +270,8 @@ class Supervisor:
         self._journal.write(Event.READY, INFO, f"ready, watching {there} of {total} logs")
         self._on_ready()
 
-    def _on_monitor_end(self) -> None:
-        child, self._monitor = self._monitor, None
-        assert child is not None
-        status = self._bury(child)
-        how = how_it_ended(status)
-        if os.WIFSIGNALED(status) and os.WTERMSIG(status) not in _SIGNALS_FROM_OUTSIDE:
+    def _on_monitor_end(self, wait_status: int) -> bool:
+        if os.WIFSIGNALED(wait_status) and os.WTERMSIG(wait_status) not in _SIGNALS_FROM_OUTSIDE:
             self._ledger.convict_search()
         self._watchdog.answered("monitor")
         self._logs.disconnect()
@@ -290,47 +279,41 @@ class Supervisor:
             executor.connected = False
         if self._stopping:
             self._stop_executors(STOP_GRACE_S)
-            return
-        if not self._begun:
-            self._monitor_deaths_at_boot += 1
-            if self._monitor_deaths_at_boot >= BOOT_ATTEMPTS:
-                self._give_up("monitor", how)
-                return
-        self._restart_later("monitor", how, self._monitor_backoff, self._start_monitor)
+        return not self._stopping
 
     # Executors.
 
-    def _start_executor(self, executor: _Executor) -> None:
-        if self._stopping or not executor.wanted:
-            return
-        try:
-            child = start_child(
-                "executor",
-                lambda channel: self._roles.executor(channel, executor.account),
-                from_child=m.EXECUTOR_TO_SUPERVISOR,
-                to_child=m.SUPERVISOR_TO_EXECUTOR,
-            )
-        except OSError as error:
-            again = lambda: self._start_executor(executor)  # noqa: E731
-            self._cannot_start(_name(executor), error, executor.backoff, again)
-            return
-        executor.child = child
-        self._say_started(_name(executor), child)
-        self._loop.attach(
-            child.channel,
-            lambda message, fd: self._on_executor_message(executor, message),
-            lambda error: self._expel(child, error),
+    def _new_executor(self, executor_id: int, account: Account) -> _Executor:
+        keeper = Keeper(
+            f"executor of {account.name}",
+            self._loop,
+            self._journal,
+            start=lambda: self._fork_executor(account),
+            on_message=lambda message, fd: self._on_executor_message(executor, message),
+            on_start=lambda: self._on_executor_start(executor),
+            on_end=lambda wait_status: self._on_executor_end(executor),
+            on_give_up=self._give_up,
         )
-        self._loop.watch(child.pidfd, lambda: self._on_executor_end(executor))
-        self._configure(child)
-        self._send(child, m.Ping())  # the answer says that it came up; one without work says nothing else
+        executor = _Executor(executor_id, account, keeper)
+        return executor
+
+    def _fork_executor(self, account: Account) -> Child:
+        return start_child(
+            "executor",
+            lambda channel: self._roles.executor(channel, account),
+            from_child=m.EXECUTOR_TO_SUPERVISOR,
+            to_child=m.SUPERVISOR_TO_EXECUTOR,
+        )
+
+    def _on_executor_start(self, executor: _Executor) -> None:
+        self._configure(executor.keeper)
+        executor.keeper.send(m.Ping())  # the answer says that it came up; without work it says nothing else
         now_ns = time.monotonic_ns()
         for pid, (item_id, started_ns) in executor.running.items():
-            self._send(child, m.AdoptAction(item_id, pid, (now_ns - started_ns) // 1_000_000))
+            executor.keeper.send(m.AdoptAction(item_id, pid, (now_ns - started_ns) // 1_000_000))
         self._connect(executor)
 
     def _on_executor_message(self, executor: _Executor, message: m.Message) -> None:
-        executor.deaths_at_boot = 0
         match message:
             case m.ActionStarted(item_id, pid):
                 executor.running[pid] = (item_id, time.monotonic_ns())
@@ -345,79 +328,40 @@ class Supervisor:
                 report.action_finished(self._journal, self._catalogue.item(item_id), message)
                 self._status_later()
             case m.Note():
-                self._on_note(_name(executor), message)
+                self._on_note(executor.keeper, message)
             case m.PeerBroke():
-                if self._monitor:
-                    self._expel(self._monitor, LognotError("what it sent to an executor does not validate"))
+                self._monitor.expel(ProtocolError("what it sent to an executor does not validate"))
             case m.Pong():
-                self._watchdog.answered(_name(executor))
+                executor.keeper.came_up()
+                self._watchdog.answered(executor.keeper.name)
 
-    def _on_executor_end(self, executor: _Executor) -> None:
-        child, executor.child = executor.child, None
+    def _on_executor_end(self, executor: _Executor) -> bool:
         executor.connected = False
-        assert child is not None
-        how = how_it_ended(self._bury(child))
-        self._watchdog.answered(_name(executor))
+        self._watchdog.answered(executor.keeper.name)
         if self._stopping or not executor.wanted:
             del self._executors[executor.executor_id]
             self._stop_when_alone()
-            return
-        executor.deaths_at_boot += 1
-        if executor.deaths_at_boot >= BOOT_ATTEMPTS:
-            self._give_up(_name(executor), how)
-            return
-        again = lambda: self._start_executor(executor)  # noqa: E731
-        self._restart_later(_name(executor), how, executor.backoff, again)
+            return False
+        return True
+
+    def _stop_executor(self, executor: _Executor, grace_s: float) -> None:
+        """Let an executor end when its actions have, after `grace_s` seconds in any case."""
+        executor.keeper.stop()
+        if executor.keeper.child:
+            executor.keeper.send(m.Stop(int(grace_s * 1000)))
+            self._loop.call_later(grace_s + KILL_AFTER_S, executor.keeper.kill)
+        else:
+            self._executors.pop(executor.executor_id, None)
 
     # Children in general.
 
-    def _say_started(self, name: str, child: Child) -> None:
-        text = f"{name} started as pid {child.pid}"
-        self._journal.write(Event.ROLE_STARTED, INFO, text, role=child.name, pid=child.pid)
-
-    def _send(self, child: Child, message: m.Message, fd: int = -1) -> None:
-        try:
-            self._loop.send(child.channel, message, fd)
-        except LognotError as error:  # it has stopped reading
-            self._expel(child, error)
-
-    def _expel(self, child: Child, error: LognotError) -> None:
-        """End a child whose channel cannot be used any more; its end is then handled as any other."""
-        if not isinstance(error, ChannelClosed):
-            text = f"{child.name} (pid {child.pid}) is ended, since it broke the protocol: {error}"
-            self._journal.write(Event.ROLE_EXPELLED, ERROR, text, role=child.name)
-        if not self._stopping:
-            child.kill()
-
-    def _bury(self, child: Child) -> int:
-        """Handle what a dead child has still sent, free what it had, and give its wait status."""
-        self._loop.forget(child.pidfd)
-        self._loop.drain(child.channel)
-        return child.reap()
-
-    def _restart_later(self, name: str, how: str, backoff: Backoff, start: Callable[[], None]) -> None:
-        delay_s = backoff.delay_s(time.monotonic_ns())
-        when = f"in {delay_s:g} s" if delay_s else "now"
-        text = f"{name} ended ({how}), will be started again {when}"
-        self._journal.write(Event.ROLE_ENDED, WARNING, text, role=name)
-        if delay_s:
-            self._loop.call_later(delay_s, start)
-        else:
-            start()
-
-    def _cannot_start(self, name: str, error: OSError, backoff: Backoff, start: Callable[[], None]) -> None:
-        delay_s = max(backoff.delay_s(time.monotonic_ns()), 0.1)
-        text = f"cannot start {name}, will be tried again in {delay_s:g} s: {error.strerror}"
-        self._journal.write(Event.ROLE_ENDED, ERROR, text, role=name)
-        self._loop.call_later(delay_s, start)
-
-    def _give_up(self, name: str, how: str) -> None:
-        text = f"{name} ended {BOOT_ATTEMPTS} times before it was ready ({how}); giving up"
-        self._journal.write(Event.ROLE_ENDED, ERROR, text, role=name)
+    def _give_up(self) -> None:
         self._exit_status = 1  # the others end by themselves when their channels close
 
-    def _on_note(self, role: str, note: m.Note) -> None:
-        report.note(self._journal, role, note, self._catalogue.item(note.about), self._logs.path(note.about))
+    def _on_note(self, keeper: Keeper, note: m.Note) -> None:
+        report.note(
+            self._journal, keeper.name, note, self._catalogue.item(note.about), self._logs.path(note.about)
+        )
 
     def _retry_limited_later(self) -> None:
         if self._logs.limited() and self._retry_timer is None:
@@ -432,17 +376,11 @@ class Supervisor:
     # The service manager.
 
     def _ping(self) -> list[str]:
-        children = self._children()
-        for _, child in children:
-            self._send(child, m.Ping())
-        return [name for name, _ in children]
-
-    def _children(self) -> list[tuple[str, Child]]:
-        found = [("monitor", self._monitor)] if self._monitor else []
-        found += [
-            (_name(executor), executor.child) for executor in self._executors.values() if executor.child
-        ]
-        return found
+        keepers = [self._monitor, *(executor.keeper for executor in self._executors.values())]
+        running = [keeper for keeper in keepers if keeper.child]
+        for keeper in running:
+            keeper.send(m.Ping())
+        return [keeper.name for keeper in running]
 
     def _status_later(self) -> None:
         if self._status_timer is None:
@@ -474,40 +412,24 @@ class Supervisor:
 
     def _stop(self, number: signal.Signals) -> None:
         if self._stopping:  # asked twice: do not wait for actions any longer
-            self._kill_monitor()
+            self._monitor.kill()
             self._stop_executors(grace_s=0)
             return
         self._stopping = True
         self._notifier.stopping()
         self._journal.write(Event.STOPPING, INFO, f"stopping on {number.name}")
-        if self._monitor:
-            self._send(self._monitor, m.Stop(0))
-            self._loop.call_later(STOP_MONITOR_S, self._kill_monitor)
+        self._monitor.stop()
+        if self._monitor.child:
+            self._monitor.send(m.Stop(0))
+            self._loop.call_later(STOP_MONITOR_S, self._monitor.kill)
         else:
             self._stop_executors(STOP_GRACE_S)
 
-    def _kill_monitor(self) -> None:
-        if self._monitor:
-            self._monitor.kill()
-
     def _stop_executors(self, grace_s: float) -> None:
         for executor in list(self._executors.values()):
-            if executor.child:
-                self._send(executor.child, m.Stop(int(grace_s * 1000)))
-            else:
-                del self._executors[executor.executor_id]
-        self._loop.call_later(grace_s + KILL_AFTER_S, self._kill_executors)
+            self._stop_executor(executor, grace_s)
         self._stop_when_alone()
 
-    def _kill_executors(self) -> None:
-        for executor in self._executors.values():
-            if executor.child:
-                executor.child.kill()
-
     def _stop_when_alone(self) -> None:
-        if self._stopping and not self._monitor and not self._executors:
+        if self._stopping and not self._monitor.child and not self._executors:
             self._exit_status = 0
-
-
-def _name(executor: _Executor) -> str:
-    return f"executor of {executor.account.name}"

@@ -32,6 +32,7 @@ LAYERS: tuple[tuple[str, set[str]], ...] = (
             "config",
             "dispatch",
             "files",
+            "keeper",
             "logs",
             "notes",
             "report",

@@ -1,0 +1,139 @@
+"""Keeps one role running: started, heard, buried and started again. Supervisor only.
+
+A role that dies is back at once, or after a growing delay when it dies again and again; one that never
+comes up is given up. One that breaks the protocol is ended, and its end handled as any other.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from lognot.channel import ChannelClosed
+from lognot.children import Backoff, Child, how_it_ended
+from lognot.errors import LognotError
+from lognot.journal import ERROR, INFO, WARNING, Event, Journal
+from lognot.loop import Loop, OnMessage
+from lognot.messages import Message
+
+BOOT_ATTEMPTS = 5  # a role that never came up this often will not come up
+LEAST_DELAY_S = 0.1  # before fork(2) is tried again
+
+
+class Keeper:
+    """One role.
+
+    Args:
+        name: for the log.
+        loop: watches the process and its channel.
+        journal: our own log.
+        start: forks the role.
+        on_message: gets what it says.
+        on_start: called when it was started, each time: it knows nothing yet.
+        on_end: called with its wait status when it has ended, before it is started again; False: do not.
+        on_give_up: called when it never came up.
+
+    Attributes:
+        child: the process that runs, None when there is none now.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        loop: Loop,
+        journal: Journal,
+        *,
+        start: Callable[[], Child],
+        on_message: OnMessage,
+        on_start: Callable[[], None],
+        on_end: Callable[[int], bool],
+        on_give_up: Callable[[], None],
+    ) -> None:
+        self.name = name
+        self.child: Child | None = None
+        self._loop = loop
+        self._journal = journal
+        self._start = start
+        self._on_message = on_message
+        self._on_start = on_start
+        self._on_end = on_end
+        self._on_give_up = on_give_up
+        self._backoff = Backoff()
+        self._deaths_at_boot = 0
+        self._stopped = False
+
+    def start(self) -> None:
+        """Start the role, unless it runs or is to run no more."""
+        if self.child or self._stopped:
+            return
+        try:
+            child = self._start()
+        except OSError as error:
+            delay_s = max(self._backoff.delay_s(time.monotonic_ns()), LEAST_DELAY_S)
+            text = f"cannot start {self.name}, will be tried again in {delay_s:g} s: {error.strerror}"
+            self._journal.write(Event.ROLE_ENDED, ERROR, text, role=self.name)
+            self._loop.call_later(delay_s, self.start)
+            return
+        self.child = child
+        text = f"{self.name} started as pid {child.pid}"
+        self._journal.write(Event.ROLE_STARTED, INFO, text, role=self.name, pid=child.pid)
+        self._loop.attach(child.channel, self._on_message, self.expel)
+        self._loop.watch(child.pidfd, self._bury)
+        self._on_start()
+
+    def came_up(self) -> None:
+        """It has shown that it works: its next death is no failure to start."""
+        self._deaths_at_boot = 0
+
+    def send(self, message: Message, fd: int = -1) -> None:
+        """Send it something; nothing happens while it does not run, since the next one is told everything."""
+        if self.child:
+            try:
+                self._loop.send(self.child.channel, message, fd)
+            except LognotError as error:  # it has stopped reading
+                self.expel(error)
+
+    def expel(self, error: LognotError) -> None:
+        """End it, since its channel cannot be used any more."""
+        if not self.child:
+            return
+        if not isinstance(error, ChannelClosed):
+            text = f"{self.name} (pid {self.child.pid}) is ended, since it broke the protocol: {error}"
+            self._journal.write(Event.ROLE_EXPELLED, ERROR, text, role=self.name)
+        elif self._stopped:
+            return  # it is leaving, as it was told to
+        self.child.kill()
+
+    def kill(self) -> None:
+        """End it at once, if it runs."""
+        if self.child:
+            self.child.kill()
+
+    def stop(self) -> None:
+        """Do not start it again."""
+        self._stopped = True
+
+    def _bury(self) -> None:
+        child = self.child
+        assert child is not None
+        self._loop.forget(child.pidfd)
+        self._loop.drain(child.channel)  # what it has still said
+        self.child = None
+        status = child.reap()
+        if not self._on_end(status) or self._stopped:
+            return
+        how = how_it_ended(status)
+        self._deaths_at_boot += 1
+        if self._deaths_at_boot >= BOOT_ATTEMPTS:
+            text = f"{self.name} ended {BOOT_ATTEMPTS} times before it was ready ({how}); giving up"
+            self._journal.write(Event.ROLE_ENDED, ERROR, text, role=self.name)
+            self._on_give_up()
+            return
+        delay_s = self._backoff.delay_s(time.monotonic_ns())
+        when = f"in {delay_s:g} s" if delay_s else "now"
+        text = f"{self.name} ended ({how}), will be started again {when}"
+        self._journal.write(Event.ROLE_ENDED, WARNING, text, role=self.name)
+        if delay_s:
+            self._loop.call_later(delay_s, self.start)
+        else:
+            self.start()
