@@ -82,6 +82,8 @@ def check_logs(config: Config) -> tuple[Problem, ...]:
     """
     problems: list[Problem] = []
     for item in config.items:
+        if not item.path:  # of a draft, and said already
+            continue
         try:
             mode = os.stat(item.path).st_mode
         except (FileNotFoundError, NotADirectoryError):

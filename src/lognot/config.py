@@ -28,6 +28,7 @@ __all__ = [
     "Item",
     "config_from_json",
     "config_to_json",
+    "draft_config",
     "load_config",
     "parse_config",
     "read_config",
@@ -63,6 +64,22 @@ def read_config(
     users: UserDatabase = SYSTEM_USERS,
 ) -> tuple[Config | None, tuple[Problem, ...]]:
     """Return what `parse_config` makes of the file `path`. Not being able to read it is one problem."""
+    return _without_errors(*draft_config(path, uid=uid, gid=gid, base_dir=base_dir, users=users))
+
+
+def draft_config(
+    path: str,
+    *,
+    uid: str | None = None,
+    gid: str | None = None,
+    base_dir: str,
+    users: UserDatabase = SYSTEM_USERS,
+) -> tuple[Config | None, tuple[Problem, ...]]:
+    """Return the same as `read_config`, but what could be understood of a config with errors too.
+
+    Such a draft is to be searched for further errors (lognot.check), so that all are said at once, and must
+    not be used. None only when the file cannot be read.
+    """
     try:
         with open(path, "rb") as file:
             data = file.read(MAX_CONFIG_BYTES + 1)
@@ -71,7 +88,7 @@ def read_config(
         return None, (Problem(path, 0, "", "", f"cannot read the config: {reason}"),)
     if len(data) > MAX_CONFIG_BYTES:
         return None, (Problem(path, 0, "", "", f"is longer than {MAX_CONFIG_BYTES} bytes"),)
-    return parse_config(data, path, uid=uid, gid=gid, base_dir=base_dir, users=users)
+    return _parse(data, path, uid, gid, base_dir, None, users)
 
 
 def parse_config(
@@ -90,12 +107,27 @@ def parse_config(
     (absolute) is where relative paths begin. `started_by` is who actions run as when nothing else is said, by
     default the user of this process. Never raises because of `data`, `uid` or `gid`.
     """
+    return _without_errors(*_parse(data, source, uid, gid, base_dir, started_by, users))
+
+
+def _parse(
+    data: bytes,
+    source: str,
+    uid: str | None,
+    gid: str | None,
+    base_dir: str,
+    started_by: Account | None,
+    users: UserDatabase,
+) -> tuple[Config, tuple[Problem, ...]]:
     sections, syntax_problems = parse_ini(data, source)
     overrides = {name: value for name, value in (("uid", uid), ("gid", gid)) if value is not None}
     checker = Checker(source, overrides, base_dir, started_by or current_account(users), users)
     checker.problems.update(dict.fromkeys(syntax_problems))
     config = checker.check(sections)
-    problems = tuple(sorted(checker.problems, key=lambda problem: problem.line))
-    if any(not problem.warning for problem in problems):
-        return None, problems
-    return config, problems
+    return config, tuple(sorted(checker.problems, key=lambda problem: problem.line))
+
+
+def _without_errors(
+    config: Config | None, problems: tuple[Problem, ...]
+) -> tuple[Config | None, tuple[Problem, ...]]:
+    return (None if any(not problem.warning for problem in problems) else config), problems

@@ -26,7 +26,7 @@ from lognot.loop import Loop, Timer
 from lognot.messages import MAX_QUOTE_BYTES, Kind, Notice
 from lognot.notes import Notes
 from lognot.privileges import become, forbid_dumps
-from lognot.process import StartMark, is_alone, signal_group, start_shell
+from lognot.process import StartMark, open_other_member, signal_group, start_shell
 from lognot.service import ignore_stop_signals
 from lognot.settings import Config, Item, config_from_json
 from lognot.users import Account
@@ -305,15 +305,20 @@ class Executor:
         action.killed = True
         signal_group(action.pid, signal.SIGKILL)
         if action.ended:
+            self._loop.forget(action.pidfd)
             self._finish(action)
 
     def _on_end(self, action: _Action) -> None:
         """An action's shell has ended, but is not reaped yet: so long, its process group stays its own."""
         self._loop.forget(action.pidfd)
-        if action.ending and not action.killed and not is_alone(action.pid):
-            action.ended = True  # the rest of the group has until SIGKILL
-        else:
+        rest = open_other_member(action.pid) if action.ending and not action.killed else -1
+        if rest < 0:
             self._finish(action)
+            return
+        os.close(action.pidfd)
+        action.pidfd = rest  # the rest of the group has until SIGKILL; mostly it is about to end too
+        action.ended = True
+        self._loop.watch(rest, lambda: self._on_end(action))
 
     def _finish(self, action: _Action) -> None:
         for timer in action.timers:

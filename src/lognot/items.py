@@ -75,7 +75,7 @@ class Checker:
             self._monitor_uid = None  # the supervisor cannot start then, and says so
 
     def check(self, sections: Iterable[RawSection]) -> Config:
-        """Return the config; one to throw away when there are errors among the problems."""
+        """Return the config; with errors among the problems it is good for finding further ones only."""
         item_sections: list[RawSection] = []
         for section in sections:  # [general] first, since it may stand last
             if section.name == GENERAL:
@@ -95,7 +95,7 @@ class Checker:
             athread_count=parse_athread_count(self._text("athread_count", general)),
             regex_engine=parse_engine(self._text("regex_engine", general)),
             max_line_bytes=parse_max_line(self._text("max_line", general)),
-            items=tuple(item for item in items if item is not None),
+            items=tuple(items),
             lines=general.lines,
         )
 
@@ -117,17 +117,13 @@ class Checker:
             else:
                 values.texts[raw.name] = raw.value
 
-    def _item(self, section: RawSection) -> Item | None:
+    def _item(self, section: RawSection) -> Item:
         own = _Values(section.name, section.line)
         self._read_options(section, own)
         self._warn_useless(own)
-        run_as = self._run_as(own)
-        path = self._path(own)
-        if run_as is None or path is None:
-            return None
         return Item(
             name=section.name,
-            path=path,
+            path=self._path(own) or "",
             regex=parse_regex(self._text("regex", own)),
             upbound_action=parse_action(self._text("upbound_action", own)),
             upbound=parse_upbound_freq(self._text("upbound_freq", own)),
@@ -136,7 +132,7 @@ class Checker:
             usecrc=parse_switch(self._text("usecrc", own)),
             size=parse_size(self._text("size", own)),
             size_action=parse_action(self._text("size_action", own)),
-            run_as=run_as,
+            run_as=self._run_as(own) or self._started_by,
             action_timeout_s=parse_action_timeout(self._text("action_timeout", own)),
             line=section.line,
             lines={

@@ -58,7 +58,7 @@ def start_shell(shell_text: bytes, variables: dict[bytes, bytes], mark: StartMar
             file_actions=[
                 (os.POSIX_SPAWN_DUP2, writer, 1),
                 (os.POSIX_SPAWN_DUP2, writer, 2),
-                # As 0, which is surely none of ours: what is open there is closed first, and could be the mark.
+                # As 0: what is open there is closed first (posix_spawn(3)), which must not be the mark.
                 (os.POSIX_SPAWN_OPEN, 0, f"/proc/self/fd/{mark.fd}", os.O_WRONLY | os.O_TRUNC, 0),
                 (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
             ],
@@ -81,15 +81,16 @@ def signal_group(pid: int, number: signal.Signals) -> None:
         os.killpg(pid, number)
 
 
-def is_alone(pid: int) -> bool:
-    """Say whether no process that runs but its leader is in a process group (proc(5), fields 3 and 5 of stat)."""
+def open_other_member(pid: int) -> int:
+    """Give a pidfd, the caller's, of a process that runs in a group beside its leader; -1 where none does.
+
+    What has ended and was not waited for yet does not run (proc(5), fields 3 and 5 of stat).
+    """
     for name in os.listdir("/proc"):
         if name.isdigit() and int(name) != pid:
-            try:
+            with suppress(OSError):  # it ended meanwhile
                 with open(f"/proc/{name}/stat", "rb") as file:
                     fields = file.read().rpartition(b")")[2].split()
-            except OSError:  # it ended meanwhile
-                continue
-            if int(fields[2]) == pid and fields[0] != b"Z":
-                return False
-    return True
+                if int(fields[2]) == pid and fields[0] != b"Z":
+                    return os.pidfd_open(int(name))
+    return -1

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from lognot.channel import Channel
 from lognot.children import ask_child
-from lognot.config import read_config
+from lognot.config import draft_config
 from lognot.errors import ConfigError, LognotError, PatternError, Problem
 from lognot.journal import WARNING, Event, Journal, open_journal
 from lognot.ledger import Ledger
@@ -119,7 +119,7 @@ class _Start:
         Raises:
             ConfigError: with every problem.
         """
-        config, problems = read_config(
+        config, problems = draft_config(
             self._config_path, uid=self._options.uid, gid=self._options.gid, base_dir=self._base_dir
         )
         if config is None:
@@ -127,10 +127,9 @@ class _Start:
         if not is_root():
             me = current_account()
             config = replace(config, items=tuple(replace(item, run_as=me) for item in config.items))
-        problems = (*problems, *self._check(config))
-        errors = tuple(problem for problem in problems if not problem.warning)
-        if errors:
-            raise ConfigError(errors)
+        problems = tuple(sorted((*problems, *self._check(config)), key=lambda problem: problem.line))
+        if any(not problem.warning for problem in problems):
+            raise ConfigError(problems)
         self._engine = config.regex_engine
         self._warnings = problems
         if self._journal:

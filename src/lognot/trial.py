@@ -7,7 +7,7 @@ import sys
 from typing import BinaryIO, TextIO
 
 from lognot.check import check_config
-from lognot.config import read_config
+from lognot.config import draft_config
 from lognot.errors import MatchLimitError, PatternError
 from lognot.pattern import choose_engine, compile_pattern
 from lognot.shown import printable
@@ -16,7 +16,7 @@ from lognot.shown import printable
 def try_config(path: str, uid: str | None, gid: str | None, directory: str | None) -> int:
     """Check a config and print every problem, one a line; give 0 when it can be used, else 1."""
     base_dir = os.path.abspath(directory or os.getcwd())
-    config, problems = read_config(path, uid=uid, gid=gid, base_dir=base_dir)
+    config, problems = draft_config(path, uid=uid, gid=gid, base_dir=base_dir)
     if config is not None:
         problems = (*problems, *check_config(config))
     for problem in sorted(problems, key=lambda problem: problem.line):
