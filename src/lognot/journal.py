@@ -17,14 +17,13 @@ import socket
 import sys
 import syslog
 from enum import Enum
-from pathlib import Path
 from typing import Protocol, TextIO
 
 from lognot.shown import printable
 
 IDENTIFIER = "lognot"
-JOURNAL_SOCKET = Path("/run/systemd/journal/socket")
-SYSLOG_SOCKET = Path("/dev/log")
+JOURNAL_SOCKET = "/run/systemd/journal/socket"
+SYSLOG_SOCKET = "/dev/log"
 
 ERROR = syslog.LOG_ERR  # something was lost
 WARNING = syslog.LOG_WARNING  # we carry on, and the text says how
@@ -146,7 +145,7 @@ class FileSink:
         OSError: the file cannot be opened for appending.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: str | os.PathLike[str]) -> None:
         self._path = path
         self._fd = self._open()
 
@@ -217,7 +216,7 @@ class Journal:
             sink.reopen()
 
 
-def open_journal(*, logfile: Path | None, stdout: bool, verbose: bool) -> Journal:
+def open_journal(*, logfile: str | os.PathLike[str] | None, stdout: bool, verbose: bool) -> Journal:
     """Make the journal that the command line asks for.
 
     Raises:
@@ -234,12 +233,12 @@ def open_journal(*, logfile: Path | None, stdout: bool, verbose: bool) -> Journa
 
 
 def _system_log() -> Sink:
-    if JOURNAL_SOCKET.exists():
+    if os.path.exists(JOURNAL_SOCKET):
         try:
             return JournaldSink()
         except ImportError:  # no python3-systemd: journald reads the syslog socket too
             pass
-    if SYSLOG_SOCKET.exists():
+    if os.path.exists(SYSLOG_SOCKET):
         return SyslogSink()
     return StreamSink(sys.stderr)
 

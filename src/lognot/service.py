@@ -11,7 +11,6 @@ import signal
 import socket
 import time
 from collections.abc import Iterable
-from pathlib import Path
 
 import sdnotify
 
@@ -132,20 +131,21 @@ class PidFile:
         OSError: it cannot be written.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._path = os.fspath(path)
         running = self._running()
         if running:
-            raise LognotError(f"'{path}' names a process that runs: {running}")
+            raise LognotError(f"'{self._path}' names a process that runs: {running}")
         # A new file by its own name and then a rename: never a half-written one, never through a symlink.
-        temporary = path.with_name(f"{path.name}.{os.getpid()}")
-        temporary.unlink(missing_ok=True)  # of one that had our pid, and was killed just here
+        temporary = f"{self._path}.{os.getpid()}"
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)  # of one that had our pid, and was killed just here
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         try:
             os.write(fd, f"{os.getpid()}\n".encode())
-            temporary.replace(path)
+            os.replace(temporary, self._path)
         except OSError:
-            temporary.unlink()
+            os.unlink(temporary)
             raise
         finally:
             os.close(fd)
@@ -153,7 +153,7 @@ class PidFile:
     def _running(self) -> int:
         """Give the pid in the file if it is that of another process that runs, else 0."""
         try:
-            pid = int(self._path.read_bytes()[:32])
+            pid = self._pid()
         except (FileNotFoundError, ValueError):
             return 0
         if pid <= 0 or pid == os.getpid():  # kill(2) would take 0 and below for groups of processes
@@ -166,11 +166,15 @@ class PidFile:
             return pid
         return pid
 
+    def _pid(self) -> int:
+        with open(self._path, "rb") as file:
+            return int(file.read(32))
+
     def remove(self) -> None:
         """Remove it, if it is still ours."""
         with contextlib.suppress(OSError, ValueError):
-            if int(self._path.read_bytes()[:32]) == os.getpid():
-                self._path.unlink()
+            if self._pid() == os.getpid():
+                os.unlink(self._path)
 
 
 class Background:

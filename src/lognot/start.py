@@ -10,7 +10,6 @@ import os
 import resource
 import sys
 from dataclasses import astuple, dataclass, replace
-from pathlib import Path
 
 from lognot.channel import Channel
 from lognot.children import ask_child
@@ -74,8 +73,8 @@ class _Start:
 
     def run(self) -> int:
         options = self._options
-        logfile = Path(os.path.abspath(options.logfile)) if options.logfile else None
-        pid_path = Path(os.path.abspath(options.pid_file)) if options.pid_file else None
+        logfile = os.path.abspath(options.logfile) if options.logfile else None
+        pid_path = os.path.abspath(options.pid_file) if options.pid_file else None
         config = self._load_config()  # before anything is done that would have to be undone
         if options.directory:
             os.chdir(options.directory)
