@@ -10,9 +10,11 @@ import os
 import stat
 from collections.abc import Iterable, Iterator
 
-from lognot.action import TemplateError, parse_template, placeholders, plain_template, warnings
+from lognot.action import parse_template, placeholders, plain_template
 from lognot.errors import PatternError, Problem
+from lognot.lint import action_warnings
 from lognot.pattern import choose_engine, compile_pattern
+from lognot.quoting import TemplateError
 from lognot.settings import Config, Item
 
 _KINDS = {
@@ -66,7 +68,7 @@ def check_actions(config: Config) -> tuple[Problem, ...]:
                 problems.append(_problem(config, item, option, str(error)))
         try:
             parse_template(item.upbound_action or b"")
-            texts = warnings(item.upbound_action or b"")
+            texts = action_warnings(item.upbound_action or b"")
         except TemplateError as error:
             problems.append(_problem(config, item, "upbound_action", str(error)))
         else:

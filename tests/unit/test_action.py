@@ -20,16 +20,15 @@ from hypothesis import strategies as st
 from lognot.action import (
     BASE_ENVIRONMENT,
     MAX_ENVIRONMENT_BYTES,
-    MAX_GROUP,
     MAX_VALUE_BYTES,
     Template,
-    TemplateError,
     environment,
     parse_template,
     placeholders,
     plain_template,
-    warnings,
 )
+from lognot.lint import action_warnings
+from lognot.quoting import MAX_GROUP, TemplateError
 
 # All run under the name of sh, as actions do: bash is Fedora's /bin/sh, and then behaves a bit differently.
 SHELLS = sorted(
@@ -172,7 +171,7 @@ def test_without_match_arguments_the_text_is_the_shells_alone() -> None:
     ],
 )
 def test_a_second_parser_is_warned_of(text: bytes, named: str) -> None:
-    (warning,) = warnings(text)
+    (warning,) = action_warnings(text)
     assert warning.startswith(f"{named} parses text from the log as its own source: ")
 
 
@@ -194,14 +193,14 @@ def test_a_second_parser_is_warned_of(text: bytes, named: str) -> None:
     ],
 )
 def test_no_warning(text: bytes) -> None:
-    assert warnings(text) == ()
+    assert action_warnings(text) == ()
 
 
 def test_the_log_chooses_a_command_or_a_file() -> None:
-    assert warnings(b"/usr/lib/hooks/$1 a") == (
+    assert action_warnings(b"/usr/lib/hooks/$1 a") == (
         "text from the log is part of the name of the command that is run",
     )
-    assert warnings(b"echo a >> /tmp/$1; sort < '$2'") == (
+    assert action_warnings(b"echo a >> /tmp/$1; sort < '$2'") == (
         "text from the log is part of the name of a file that the shell opens",
     )
 
