@@ -41,9 +41,12 @@ def stat_fields(pid: int) -> list[bytes]:
 
 
 def descriptors(pid: int) -> dict[int, str]:
-    """What a process has open."""
-    directory = Path(f"/proc/{pid}/fd")
-    return {int(entry.name): os.readlink(entry) for entry in directory.iterdir()}
+    """What a process has open; only root may look into those that nobody else may."""
+    found = {}
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            found[int(entry.name)] = os.readlink(entry)
+    return found
 
 
 def is_gone(pid: int) -> bool:
@@ -91,6 +94,12 @@ class Custom(Service):
         if ready:
             self.wait_notification("READY=1")
         return self
+
+    def stop_only(self) -> None:
+        """Stop, as `stop` does, but leave what it printed to `output`."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        assert self.process.wait(20) == 0
 
     def output(self) -> str:
         """What a service that has ended printed."""

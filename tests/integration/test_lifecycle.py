@@ -7,6 +7,7 @@ import os
 import pwd
 import random
 import re
+import shutil
 import signal
 import socket
 import time
@@ -15,8 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from integration.harness import Service, append, lines_of, wait_for
+from integration.harness import SOURCE, Service, append, lines_of, wait_for
 from integration.processes import (
+    Custom,
     Run,
     descriptors,
     ids,
@@ -30,10 +32,11 @@ from integration.processes import (
 Make = Callable[..., Service]
 
 EVERY_LINE = "[ITEM]\npath = @/log\nregex = (\\w+)$\nupbound_action = echo $1 >> @/out\n"
-# Says when it runs, and when it is asked to end; ends by itself once there is a file "go". The shell would say
-# "Terminated" on a pipe that nobody reads any more, and SIGPIPE would end it before its trap does.
+# Says when it runs, and when it is asked to end; ends by itself once there is a file "go". The shell would
+# say "Terminated" on a pipe that nobody reads any more, and SIGPIPE would end it before its trap does.
 PATIENT = (
-    "[ITEM]\npath = @/log\nregex = .*\nupbound_action = exec 2> /dev/null; trap 'echo TERM >> @/told; exit 7' TERM; "
+    "[ITEM]\npath = @/log\nregex = .*\n"
+    "upbound_action = exec 2> /dev/null; trap 'echo TERM >> @/told; exit 7' TERM; "
     "echo \\$\\$ >> @/up; while [ ! -e @/go ]; do sleep 0.02; done; echo done >> @/out\n"
 )
 
@@ -86,24 +89,25 @@ def test_no_action_is_lost_or_run_twice_when_its_executor_is_killed(
     assert lognot.stop() == 0
 
 
+@pytest.mark.root
 def test_an_executor_that_has_nothing_to_do_may_be_killed_for_ever(service: Make, log: Path) -> None:
     """Five deaths before it came up would end the service; one that is idle has come up all the same."""
     lognot = service(EVERY_LINE).start()
     for _ in range(7):
         victim = lognot.role("executor")
-        wait_for(lambda victim=victim: b"do_epoll_wait" in wait_channel(victim), "it to be idle")
+        # Its last order at the start is to serve the monitor: then it has answered those before.
+        wait_for(lambda victim=victim: count_sockets(victim) == 2, "it to be up")
         os.kill(victim, signal.SIGKILL)
         wait_for(lambda victim=victim: lognot.role("executor") != victim, "a new executor", 5)
     append(log, "word\n")
     wait_for(lambda: lines_of(log.with_name("out")) == ["word"], "the action")
 
 
-def wait_channel(pid: int) -> bytes:
-    """Where in the kernel a process sleeps, and whether it does."""
+def count_sockets(pid: int) -> int:
+    """How many sockets a process has, none when it is gone."""
     with contextlib.suppress(OSError):
-        if stat_fields(pid)[0] == b"S":
-            return Path(f"/proc/{pid}/wchan").read_bytes() or b"do_epoll_wait"
-    return b""
+        return sum(target.startswith("socket:") for target in descriptors(pid).values())
+    return 0
 
 
 def test_an_action_that_runs_is_minded_by_the_next_executor(service: Make, log: Path, tmp_path: Path) -> None:
@@ -131,16 +135,22 @@ def test_when_the_supervisor_is_killed_nothing_goes_on(service: Make, log: Path,
     assert lines_of(tmp_path / "told") == ["TERM"]
 
 
-def test_a_role_that_never_comes_up_ends_the_service(service: Make, log: Path) -> None:
+@pytest.mark.parametrize("role", ["monitor", "executor"])
+def test_a_role_that_never_comes_up_ends_the_service(tmp_path: Path, log: Path, role: str) -> None:
     """So that the service manager learns of it, and not only the log."""
-    lognot = service(EVERY_LINE).start()
-    os.kill(lognot.pid, signal.SIGSTOP)
-    # While the supervisor cannot answer, each new monitor is killed before it has begun.
-    victim = lognot.role("monitor")
-    os.kill(victim, signal.SIGKILL)
-    os.kill(lognot.pid, signal.SIGCONT)
-    lognot.wait_log("monitor ended .killed by SIGKILL., will be started again now")
-    assert lognot.stop() == 0
+    shutil.copytree(SOURCE, tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    with (tmp_path / "src" / "lognot" / f"{role}.py").open("a") as file:
+        file.write(f"\n\ndef run_{role}(*_):\n    raise RuntimeError('out of \\x1b order')\n")
+    lognot = Custom(tmp_path, EVERY_LINE)
+    lognot.source = tmp_path / "src"
+    try:
+        lognot.start(ready=False)
+        assert lognot.process is not None
+        assert lognot.process.wait(20) == 1
+        assert len(re.findall(rf"{role}.* failed: RuntimeError: out of \\x1b order", lognot.log)) == 5
+        assert re.search(rf"error: {role}.* ended 5 times before it was ready \(exit status 1\)", lognot.log)
+    finally:
+        lognot.end()
 
 
 # The end.
@@ -191,6 +201,27 @@ def test_a_second_signal_does_not_wait(service: Make, log: Path, tmp_path: Path)
     assert "[ITEM] action ended with exit status 7" in lognot.log or "exit status 7" in lognot.log
 
 
+def test_actions_of_several_processes_are_waited_for_as_long_as_they_take(
+    service: Make, log: Path, tmp_path: Path
+) -> None:
+    """Their shells may end a moment earlier than what they have started."""
+    lognot = service(
+        "[general]\nathread_count = 10\n[ITEM]\npath = @/log\n"
+        "upbound_action = echo up >> @/up; sleep 300; echo never >> @/up\n"
+    ).start()
+    append(log, "x\n" * 10)
+    wait_for(lambda: len(lines_of(tmp_path / "up")) == 10, "the actions")
+    begin = time.monotonic()
+    lognot.signal(signal.SIGTERM)
+    lognot.wait_log("stopping on SIGTERM")
+    lognot.signal(signal.SIGTERM)
+    assert lognot.process is not None
+    assert lognot.process.wait(20) == 0
+    assert time.monotonic() - begin < 5, "SIGKILL comes after 5 s, which these do not need"
+    assert lines_of(tmp_path / "up") == ["up"] * 10
+    assert lognot.log.count("action ended with killed by SIGTERM") == 10
+
+
 # Its own log file.
 
 
@@ -201,8 +232,8 @@ def test_sighup_reopens_the_log_file_and_nothing_else(service: Make, log: Path, 
     append(log, "one\n")
     wait_for(lambda: "action ended" in (tmp_path / "own.log.1").read_text(), "the old file is in use")
     lognot.signal(signal.SIGHUP)
-    wait_for(lambda: str(lognot.own_log) in descriptors(lognot.pid).values(), "the new file")
-    assert str(tmp_path / "own.log.1") not in descriptors(lognot.pid).values()
+    old, new = str(tmp_path / "own.log.1"), str(lognot.own_log)
+    wait_for(lambda: {old, new} & {*descriptors(lognot.pid).values()} == {new}, "the new file alone")
     append(log, "two\n")
     lognot.wait_log("action ended with exit status 0")
     assert lines_of(tmp_path / "out") == ["one", "two"]
@@ -253,15 +284,16 @@ def test_a_reload_keeps_what_did_not_change(service: Make, log: Path, tmp_path: 
 def test_a_changed_item_begins_again(service: Make, log: Path, tmp_path: Path) -> None:
     config = "[A]\npath = @/log\nregex = hit.*\nupbound_freq = {}/300\nupbound_action = echo $0 >> @/fired\n"
     mark = "[MARK]\npath = @/log\nregex = mark (\\d)\nupbound_action = echo $1 >> @/marks\n"
-    lognot = service(config.format(2) + mark).start()
+    lognot = service("[general]\nathread_count = 1\n" + config.format(2) + mark).start()
     append(log, "hit 1\nhit 2\nmark 1\n")
     wait_for(lambda: lines_of(tmp_path / "marks") == ["1"], "mark 1")
-    lognot.reload(config.format(1) + mark)
+    lognot.reload("[general]\nathread_count = 1\n" + config.format(1) + mark)
     append(log, "hit 3\nhit 4\nmark 2\n")
     wait_for(lambda: lines_of(tmp_path / "marks") == ["1", "2"], "mark 2")
     assert lines_of(tmp_path / "fired") == ["hit 4"]
 
 
+@pytest.mark.root
 def test_a_reload_takes_and_leaves_logs(service: Make, log: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.write_text("old\n")
@@ -327,14 +359,15 @@ def test_a_broken_config_changes_nothing_and_every_error_is_said(
     errors = [line for line in lognot.log.splitlines() if ": error: " in line]
     place = re.escape(str(lognot.config_path))
     for wanted in (
-        rf"{place}:5: \[B\] path: is missing",
-        rf"{place}:6: \[B\] upbound_freq: ",
-        rf"{place}:8: ",
+        r":5: \[B\] path: is missing",
+        r":6: \[B\] upbound_freq: expected COUNT/SECONDS, got 'often'",
+        r":8: \[A\] this section stands in line 1 already",
+        r":9: \[A\] nonsense: unknown option",
     ):
-        assert sum(bool(re.search(wanted, line)) for line in errors) == 1, wanted
+        assert sum(bool(re.search(place + wanted, line)) for line in errors) == 1, wanted
     assert "config not reloaded, the old one stays in use" in errors[-1]
     lognot.reload("[A]\npath = @/log\nregex = (\nupbound_action = echo $7\n")  # only a child can tell
-    lognot.wait_log(rf"{place}:3: \[A\] regex: .*parenthes")
+    lognot.wait_log(rf"error: {place}:3: \[A\] regex: ")
     lognot.config_path.unlink()
     lognot.reload()
     lognot.wait_log("cannot read the config: No such file")
@@ -374,6 +407,7 @@ def test_what_the_service_manager_hears(service: Make, log: Path, tmp_path: Path
     assert before <= int(usec.removeprefix("MONOTONIC_USEC=")) <= after
 
 
+@pytest.mark.root
 def test_it_is_ready_only_when_the_logs_are_watched(service: Make, log: Path) -> None:
     lognot = service(EVERY_LINE).start()
     [inotify] = [fd for fd, target in descriptors(lognot.role("monitor")).items() if "inotify" in target]
@@ -435,6 +469,7 @@ def daemon(tmp_path: Path, *more: str) -> list[str]:
     return ["-c", str(config), "-d", "-p", "lognot.pid", "-l", "own.log", *more]
 
 
+@pytest.mark.root
 def test_a_daemon_from_its_start_to_its_end(run: Run, log: Path, tmp_path: Path) -> None:
     begun = run(*daemon(tmp_path))
     assert (begun.returncode, begun.stdout, begun.stderr) == (0, b"", b"")

@@ -6,11 +6,10 @@ import os
 import select
 import signal
 import sys
-import time
 
 import pytest
 
-from lognot.process import StartMark, has_started, is_alone, signal_group, start_shell
+from lognot.process import StartMark, has_started, open_other_member, signal_group, start_shell
 
 PATH = {b"PATH": b"/usr/bin:/bin"}
 
@@ -103,12 +102,13 @@ def test_the_mark_may_have_any_number(lowest: int) -> None:
 def test_a_group_ends_as_a_whole() -> None:
     pid, output = start_shell(b"sleep 1000 & sleep 1000 & echo; wait", PATH, StartMark())
     assert select.select([output], [], [], 20)[0]
-    assert not is_alone(pid)
+    other = open_other_member(pid)
+    assert other >= 0
     signal_group(pid, signal.SIGTERM)
-    deadline = time.monotonic() + 20
-    while not is_alone(pid):
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+    while other >= 0:  # two at most: each is waited for, not looked for again and again
+        assert select.select([other], [], [], 20)[0]
+        os.close(other)
+        other = open_other_member(pid)
     os.close(output)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGTERM
     signal_group(pid, signal.SIGTERM)  # nobody is there any more, and that is fine

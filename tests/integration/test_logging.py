@@ -1,0 +1,422 @@
+"""Where lognot's own log goes, what is in it, and that lognot never reacts to it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import select
+import shutil
+import socket
+import struct
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from integration.harness import Service, append, lines_of, wait_for
+from integration.processes import Custom, runner
+from lognot.journal import Event
+
+Make = Callable[..., Service]
+
+ITEM = '[ITEM]\npath = @/log\nregex = user (.*)\nupbound_action = echo "say $1"; exit 3\n'
+# What a terminal acts on, in bytes and as UTF-8, and a line of lognot's own.
+HOSTILE = b"user \x1b[31m\x07\x08\x9b\xc2\x9b\x7f\x00\r\xe2\x80\xae Nov 23 04:53:00 host lognot[1]: forged"
+
+
+def assert_clean(data: bytes) -> None:
+    """Nothing that a terminal acts on is in there, but newlines."""
+    text = data.decode("utf-8")
+    assert all(character == "\n" or character.isprintable() for character in text), text
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    path = tmp_path / "log"
+    path.touch()
+    return path
+
+
+# Files and standard output.
+
+
+def test_the_log_file_has_one_line_for_each_event(service: Make, log: Path) -> None:
+    lognot = service(ITEM).start()
+    append(log, "user eve\n")
+    lognot.wait_log(r"action ended with exit status 3")
+    assert lognot.stop() == 0
+    header = re.compile(
+        r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d "
+        rf"{re.escape(socket.gethostname())} lognot\[{lognot.pid}\]: (error|warning|notice|info|debug): .+"
+    )
+    assert all(header.fullmatch(line) for line in lognot.log.splitlines())
+    texts = [line.split("]: ", 1)[1] for line in lognot.log.splitlines()]
+    texts = [text for text in texts if "_lognot" not in text and "without root" not in text]
+    expected = (
+        r"info: started, 1 items in '.*'",
+        r"info: executor of \w+ started as pid \d+",
+        r"info: monitor started as pid \d+",
+        r"info: watching log '.*/log'",
+        r"info: ready, watching 1 of 1 logs",
+        r"notice: \[ITEM\] fired \(upbound\): a line matched",
+        r"debug: \[ITEM\] action started as pid \d+",
+        r"info: \[ITEM\] says: say eve",
+        r"warning: \[ITEM\] action ended with exit status 3 after 0\.\d{3} s",
+        r"info: stopping on SIGTERM",
+        r"info: stopped",
+    )
+    assert len(texts) == len(expected)
+    # The monitor and the executor have nothing to do with each other's order.
+    for pattern in expected:
+        assert sum(bool(re.fullmatch(pattern, text)) for text in texts) == 1, pattern
+
+
+def test_standard_output_is_a_log_too(tmp_path: Path, log: Path) -> None:
+    lognot = Custom(tmp_path, ITEM, "-s")
+    try:
+        lognot.start()
+        append(log, "user eve\n")
+        lognot.wait_log("exit status 3")
+        lognot.stop_only()
+        times = re.compile(r"^\S+", re.MULTILINE)
+        assert times.sub("", lognot.output()) == times.sub("", lognot.log)
+    finally:
+        lognot.end()
+
+
+def test_standard_output_alone(tmp_path: Path, log: Path) -> None:
+    lognot = Custom(tmp_path, ITEM, "-s")
+    lognot.own_log_file = False
+    try:
+        lognot.start()
+        lognot.stop_only()
+        assert "info: ready, watching 1 of 1 logs\n" in lognot.output()
+        assert not lognot.own_log.exists()
+    finally:
+        lognot.end()
+
+
+def test_without_verbose_there_are_no_debug_lines(tmp_path: Path, log: Path) -> None:
+    config = tmp_path / "lognot.conf"
+    config.write_text(ITEM.replace("@", str(tmp_path)))
+    with runner(tmp_path) as run:
+        assert run("-c", str(config), "-d", "-l", "own.log").returncode == 0
+        append(log, "user eve\n")
+        wait_for(lambda: "exit status 3" in (tmp_path / "own.log").read_text(), "the action's end")
+    assert ": debug: " not in (tmp_path / "own.log").read_text()
+
+
+def test_control_characters_of_a_log_reach_no_log_of_ours(tmp_path: Path, log: Path) -> None:
+    lognot = Custom(tmp_path, ITEM, "-s", environment={"PYTHONIOENCODING": "ascii"})
+    try:
+        lognot.start()
+        append(log, HOSTILE + b"\nuser \xe6\x97\xa5\xe6\x9c\xac\n")
+        lognot.wait_log("exit status 3", 2)
+        lognot.stop_only()
+        assert_clean(lognot.own_log.read_bytes())
+        output = lognot.output()
+        assert_clean(output.encode())
+        assert "says: say \\x1b[31m\\x07\\x08\\x9b\\x9b\\x7f\\r\\u202e Nov 23" in output
+        assert "says: say \\u65e5\\u672c" in output  # what the stream's encoding lacks stops nothing
+        assert "says: say 日本" in lognot.log
+    finally:
+        lognot.end()
+
+
+def test_retest_prints_nothing_raw(tmp_path: Path) -> None:
+    with runner(tmp_path) as run:
+        done = run("-T", "user (.*)", data=HOSTILE + b"\n")
+        assert done.returncode == 0
+        assert_clean(done.stdout)
+        done = run("-T", "(", data=b"")
+        assert done.returncode == 1
+        done = run("-T", "\x1b[31m(", data=b"")
+        assert done.returncode == 1
+        assert_clean(done.stderr)
+
+
+def test_test_prints_nothing_raw(tmp_path: Path) -> None:
+    (tmp_path / "bad.conf").write_bytes(
+        b"[\x1b[31mA]\npath = \x9b\x07/x\n\x1b]0;title\x07 = 1\nregex = (\x1b\n"
+    )
+    with runner(tmp_path) as run:
+        done = run("-t", "bad.conf")
+        assert done.returncode == 1
+        assert_clean(done.stderr)
+        assert_clean(done.stdout)
+        assert_clean(run("-c", "bad.conf").stderr)
+
+
+# lognot's own lines in a log that it watches.
+
+
+def foreign_and_own(lognot: Service, watched: Path, write: Callable[[str], None]) -> None:
+    """Hold that of all that is written to `watched`, only the foreign lines are reacted to.
+
+    Lines are handled in order: when the last foreign one has fired, all own ones before it were judged.
+    """
+    for number in range(1, 5):
+        write(f"foreign {number}")
+        lognot.wait_log("action ended with exit status 0", number)
+    wait_for(
+        lambda: watched.read_text().count("action ended with exit status 0") >= 4, "own lines in the log"
+    )
+    write("foreign 5")
+    lognot.wait_log("action ended with exit status 0", 5)
+    fired = [line for line in lognot.log.splitlines() if "fired (upbound)" in line]
+    assert len(fired) == 5, lognot.log
+
+
+def test_its_own_log_file_may_be_watched(service: Make, tmp_path: Path) -> None:
+    (tmp_path / "own.log").touch()
+    lognot = service("[SELF]\npath = @/own.log\nregex = .*\nupbound_action = true\n").start()
+    foreign_and_own(lognot, lognot.own_log, lambda text: append(lognot.own_log, f"{text}\n"))
+
+
+def test_its_own_log_file_may_be_watched_by_many_items(service: Make, tmp_path: Path) -> None:
+    """And what their actions print comes back in it too."""
+    (tmp_path / "own.log").touch()
+    item = "[SELF{}]\npath = @/own.log\nregex = (?s).*\nusecrc = {}\nupbound_action = echo foreign $0\n"
+    lognot = service("".join(item.format(number, number % 2) for number in range(6))).start()
+    append(lognot.own_log, "foreign\n")
+    lognot.wait_log("action ended with exit status 0", 6)
+    append(lognot.own_log, "foreign\n")
+    lognot.wait_log("action ended with exit status 0", 12)
+    assert len([line for line in lognot.log.splitlines() if "fired (upbound)" in line]) == 12
+
+
+class FakeSyslog:
+    """A syslog daemon: takes what comes on a socket and writes it to a file as rsyslog does."""
+
+    def __init__(self, path: Path, file: Path, form: str) -> None:
+        self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._sock.bind(str(path))
+        path.chmod(0o666)
+        self._file = file
+        self._form = form
+        self._end, self._told = socket.socketpair()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while True:
+            ready, _, _ = select.select([self._sock, self._end], [], [])
+            if self._sock in ready:
+                self.write(self._sock.recv(65536).decode())
+            elif self._end in ready:
+                return
+
+    def write(self, packet: str) -> None:
+        """What syslog(3) sends: `<30>Nov 23 04:53:00 tag: text`."""
+        match = re.fullmatch(r"<(\d+)>([A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d) (.*)", packet.rstrip("\n\0"))
+        assert match, packet
+        if self._form == "RFC 3164":
+            line = f"{match[2]} host {match[3]}"
+        elif self._form == "busybox":
+            words = ("emerg", "alert", "crit", "err", "warn", "notice", "info", "debug")
+            line = f"{match[2]} host daemon.{words[int(match[1]) & 7]} {match[3]}"
+        else:
+            line = f"2023-11-23T04:53:00.123456+01:00 host {match[3]}"
+        append(self._file, f"{line}\n")
+
+    def close(self) -> None:
+        self._told.close()
+        self._thread.join()
+        self._end.close()
+        self._sock.close()
+
+
+def in_namespace(tmp_path: Path) -> list[str]:
+    """A command prefix: a mount namespace whose /dev has our own `log`, and whose /run is `run` here."""
+    (tmp_path / "dev").mkdir()
+    (tmp_path / "run").mkdir()
+    binds = []
+    for name in ("null", "zero", "full", "urandom", "random"):
+        (tmp_path / "dev" / name).touch()
+        binds.append(f"mount --bind /dev/{name} {tmp_path}/dev/{name}")
+    (tmp_path / "dev" / "fd").symlink_to("/proc/self/fd")
+    script = " && ".join(
+        [*binds, f"mount --rbind {tmp_path}/dev /dev", f"mount --bind {tmp_path}/run /run", 'exec "$@"']
+    )
+    prefix = ["unshare", "-m", "--propagation", "private", "sh", "-c", script, "sh"]
+    if (
+        not shutil.which("unshare")
+        or subprocess.run([*prefix, "true"], check=False, capture_output=True).returncode
+    ):
+        pytest.skip("needs mount namespaces")
+    return prefix
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("form", ["RFC 3164", "RFC 3339", "busybox"])
+def test_syslog_where_there_is_no_journald(tmp_path: Path, form: str) -> None:
+    watched = tmp_path / "messages"
+    watched.touch()
+    lognot = Custom(tmp_path, "[SELF]\npath = @/messages\nregex = .*\nupbound_action = echo $0; false\n")
+    lognot.prefix = in_namespace(tmp_path)
+    lognot.own_log_file = False
+    lognot.own_log = watched  # where `wait_log` looks
+    daemon = FakeSyslog(tmp_path / "dev" / "log", watched, form)
+    try:
+        lognot.start()
+        tag = f"lognot[{lognot.pid}]: "
+        lognot.wait_log(re.escape(tag) + "started, 1 items")
+        lognot.wait_log(re.escape(tag) + "ready, watching 1 of 1 logs")
+        # Its own lines are there; only others are reacted to, each once.
+        for number in range(1, 4):
+            daemon.write(f"<38>Nov 23 04:53:00 sshd[{lognot.pid}]: {tag}forged {number}")
+            lognot.wait_log("action ended with exit status 1", number)
+        fired = [line for line in lines_of(watched) if "fired (upbound)" in line]
+        assert len(fired) == 3
+        lognot.stop_only()
+        lognot.wait_log(re.escape(tag) + "stopped")
+    finally:
+        lognot.end()
+        daemon.close()
+
+
+def native(packet: bytes) -> dict[str, bytes]:
+    """The fields of an entry in journald's native protocol (systemd.io/JOURNAL_NATIVE_PROTOCOL)."""
+    found = {}
+    while packet:
+        head, _, rest = packet.partition(b"\n")
+        if b"=" in head:
+            name, _, value = head.partition(b"=")
+            packet = rest
+        else:
+            name = head
+            (length,) = struct.unpack_from("<Q", rest)
+            value, packet = rest[8 : 8 + length], rest[8 + length + 1 :]
+        found[name.decode()] = value
+    return found
+
+
+@pytest.fixture
+def journald(tmp_path: Path) -> Iterator[tuple[Custom, Callable[[], list[dict[str, bytes]]]]]:
+    """A service whose system log is a fake journald, and a function that gives all entries so far."""
+    pytest.importorskip("systemd.journal")
+    lognot = Custom(tmp_path, ITEM + "upbound_freq = 1/300\nusecrc = yes\n")
+    lognot.prefix = in_namespace(tmp_path)
+    lognot.own_log_file = False
+    directory = tmp_path / "run" / "systemd" / "journal"
+    directory.mkdir(parents=True)
+    entries: list[dict[str, bytes]] = []
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        here = os.open(directory, os.O_PATH)  # sun_path has room for 107 bytes only
+        sock.bind(f"/proc/self/fd/{here}/socket")
+        os.close(here)
+        (directory / "socket").chmod(0o666)
+        sock.setblocking(False)
+
+        def read() -> list[dict[str, bytes]]:
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    entries.append(native(sock.recv(1 << 20)))
+            return entries
+
+        try:
+            yield lognot, read
+        finally:
+            lognot.end()
+
+
+def of(entries: list[dict[str, bytes]], event: Event) -> list[dict[str, bytes]]:
+    return [entry for entry in entries if entry["MESSAGE_ID"] == event.value.encode()]
+
+
+@pytest.mark.root
+def test_the_journal_gets_fields(
+    journald: tuple[Custom, Callable[[], list[dict[str, bytes]]]], log: Path
+) -> None:
+    lognot, read = journald
+    lognot.start()
+    append(log, HOSTILE + b"\n" + HOSTILE + b"\n")
+    wait_for(lambda: of(read(), Event.ACTION_FAILED), "the action's end")
+    lognot.stop_only()
+    wait_for(lambda: of(read(), Event.STOPPED), "the last entry")
+    entries = read()
+    for entry in entries:
+        for name, value in entry.items():
+            assert re.fullmatch(r"[A-Z][A-Z0-9_]*", name)
+            assert_clean(value)
+            assert b"\n" not in value
+        assert entry["SYSLOG_IDENTIFIER"] == b"lognot"
+        assert entry["SYSLOG_PID"] == str(lognot.pid).encode()
+        assert entry["SYSLOG_FACILITY"] == b"3"
+        assert not {name for name in entry if name.startswith("CODE_")}
+    for event in (Event.STARTED, Event.READY, Event.STOPPING, Event.LOG_OPENED, Event.ACTION_STARTED):
+        assert len(of(entries, event)) == 1, event.name
+    assert len(of(entries, Event.ROLE_STARTED)) == 2
+
+    [fired] = of(entries, Event.ITEM_FIRED)
+    shown = HOSTILE.decode("utf-8", "surrogateescape")
+    assert fired["PRIORITY"] == b"5"
+    assert fired["MESSAGE"] == b"[ITEM] fired (upbound): 2 matches in 300 s, more than 1 are the bound"
+    assert fired["LOGNOT_ITEM"] == b"ITEM"
+    assert fired["LOGNOT_PATH"] == str(log).encode()
+    assert fired["LOGNOT_KIND"] == b"upbound"
+    assert fired["LOGNOT_COUNT"] == b"2"
+    assert fired["LOGNOT_LINE"].startswith(b"user \\x1b[31m\\x07\\x08\\x9b\\x9b\\x7f\\x00\\r\\u202e Nov 23")
+    assert fired["LOGNOT_KEY"] == fired["LOGNOT_LINE"]
+    assert len(fired["LOGNOT_LINE"]) > len(shown)
+
+    [failed] = of(entries, Event.ACTION_FAILED)
+    assert failed["PRIORITY"] == b"4"
+    assert failed["LOGNOT_ITEM"] == b"ITEM"
+    assert failed["LOGNOT_STATUS"] == b"3"
+    assert int(failed["LOGNOT_PID"]) > 1
+    assert int(failed["LOGNOT_DURATION_MS"]) >= 0
+    [output] = of(entries, Event.ACTION_OUTPUT)
+    assert output["MESSAGE"].startswith(b"[ITEM] says: say \\x1b[31m")
+
+
+@pytest.mark.root
+def test_a_journald_that_is_gone_stops_nothing(
+    journald: tuple[Custom, Callable[[], list[dict[str, bytes]]]], log: Path, tmp_path: Path
+) -> None:
+    lognot, read = journald
+    lognot.write_config("[ITEM]\npath = @/log\nregex = (\\w+)$\nupbound_action = echo $1 >> @/out\n")
+    lognot.start()
+    (tmp_path / "run" / "systemd" / "journal" / "socket").unlink()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as dead:  # its name is there, but nobody behind it
+        here = os.open(tmp_path / "run" / "systemd" / "journal", os.O_PATH)
+        dead.bind(f"/proc/self/fd/{here}/socket")
+        os.close(here)
+    for number in range(1, 4):
+        append(log, f"word{number}\n")
+        wait_for(lambda number=number: len(lines_of(tmp_path / "out")) == number, "the action")
+    assert lognot.stop() == 0
+    assert read()
+
+
+# A log that cannot be written.
+
+
+@pytest.mark.parametrize("path", ["absent/own.log", "."])
+def test_a_log_file_that_cannot_be_opened_is_a_clear_error(tmp_path: Path, log: Path, path: str) -> None:
+    (tmp_path / "lognot.conf").write_text(ITEM.replace("@", str(tmp_path)))
+    with runner(tmp_path) as run:
+        done = run("-c", "lognot.conf", "-l", path)
+        assert done.returncode == 1
+        assert done.stderr.startswith(b"lognot: not started: ")
+        assert b"Traceback" not in done.stderr
+
+
+def test_a_reader_of_standard_output_that_goes_stops_nothing(tmp_path: Path, log: Path) -> None:
+    lognot = Custom(tmp_path, ITEM, "-s")
+    try:
+        lognot.start()
+        assert lognot.process is not None
+        assert lognot.process.stdout is not None
+        lognot.process.stdout.close()
+        append(log, "user eve\n")
+        lognot.wait_log("exit status 3")
+        begin = time.monotonic()
+        lognot.stop_only()
+        assert time.monotonic() - begin < 10
+    finally:
+        lognot.end()
