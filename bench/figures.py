@@ -106,8 +106,8 @@ def main() -> int:
         for number in range(10):
             (directory / f"log{number}").touch()
             config += (
-                f"[ITEM{number}]\npath = {directory}/log{number}\nregex = failed {number} from (\\S+)\nusecrc = 1\n"
-                "upbound_freq = 5/30\nupbound_action = echo $1\n"
+                f"[ITEM{number}]\npath = {directory}/log{number}\nregex = failed {number} from (\\S+)\n"
+                "usecrc = 1\nupbound_freq = 5/30\nupbound_action = echo $1\n"
             )
         starts = []
         for _ in range(5):
@@ -122,9 +122,8 @@ def main() -> int:
         switches = run.switches() - before
         run.end()
     print(f"python             {sys.version.split()[0]}")
-    print(
-        f"write to action    p50 {found[LINES // 2]:.2f} ms   p99 {found[LINES * 99 // 100]:.2f} ms   {LINES} lines"
-    )
+    p50, p99 = found[LINES // 2], found[LINES * 99 // 100]
+    print(f"write to action    p50 {p50:.2f} ms   p99 {p99:.2f} ms   {LINES} lines")
     print(f"PSS, 10 items      {sum(pss.values()) / 1024:.1f} MiB   {pss}")
     print(f"idle wake-ups      {switches} in {IDLE_S:g} s")
     print(f"start to READY     {statistics.median(starts):.0f} ms")

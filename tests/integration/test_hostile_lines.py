@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from integration.conftest import ENGINES
 from integration.harness import Service, append
 
