@@ -12,6 +12,7 @@ does not validate costs its sender its life. Neither can name a path or a comman
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import socket
@@ -40,6 +41,9 @@ STOP_MONITOR_S = 3.0  # the monitor only has to finish a block
 KILL_AFTER_S = 8.0  # beyond the grace: an executor needs 5 s to end actions that ignore SIGTERM
 RETRY_LIMITED_S = 10.0  # a limit of the system was met; nothing tells when there is room again
 STATUS_INTERVAL_S = 1.0  # `systemctl status` need not change more often
+
+# Nobody changes a config that was handed out, we neither (memfd_create(2)).
+_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
 # Anything else that ends a monitor came out of what it was doing: a crash, or a search that took too long.
 _SIGNALS_FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM)
@@ -161,6 +165,7 @@ class Supervisor:
         try:
             with open(fd, "wb", closefd=False) as file:
                 file.write(config_to_json(self._config))
+            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
             keeper.send(message, fd)
         finally:
             os.close(fd)
