@@ -9,12 +9,14 @@ the rest wait in order. What they print goes to the supervisor line by line, cut
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import signal
 import socket
 import time
 from collections import Counter, OrderedDict
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from lognot import messages as m
@@ -32,6 +34,7 @@ from lognot.settings import Config, Item, config_from_json
 from lognot.users import Account
 
 KILL_AFTER_S = 5.0  # between SIGTERM and SIGKILL to an action that took too long
+PASSING_ERRORS = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)  # a limit, met for now
 FORK_RETRY_S = 0.5  # when no process can be had, until it is tried again
 MAX_OUTPUT_BYTES = 64 * 1024  # of one action that reach the log
 LINE_COST_BYTES = 64  # at least, of a line in there: many short lines are as much of a flood
@@ -234,7 +237,7 @@ class Executor:
             self._queued_bytes -= waiting_bytes(action.request)
 
     def _start(self, action: _Action, request: m.RunAction) -> bool:
-        """Start an action; False when no process can be had now."""
+        """Start an action, or drop it when it can never start; False when no process can be had now."""
         template = self._template(action.item_id, action.item, request.kind)
         variables = environment(
             name=self._account.name,
@@ -252,8 +255,15 @@ class Executor:
             self._mark.set()  # first: what it said of the last action must not be taken for this one
             self._say(m.ActionStarting(*which))
             pid, action.output = start_shell(template.shell_text, variables, self._mark)
-        except OSError as error:  # EAGAIN: the user's limit of processes; EMFILE
-            self._notes.say(Notice.FORK_FAILED, action.item_id, 1, (error.strerror or "").encode())
+        except OSError as error:
+            reason = (error.strerror or "").encode()
+            if error.errno not in PASSING_ERRORS:  # such as E2BIG; it would hold up all the others for ever
+                self._notes.say(
+                    Notice.ACTIONS_DROPPED, action.item_id, 1, b"the shell cannot start: " + reason
+                )
+                self._taken(which)
+                return True
+            self._notes.say(Notice.FORK_FAILED, action.item_id, 1, reason)
             self._retrying = True
             self._loop.call_later(FORK_RETRY_S, self._retry)
             return False
@@ -268,13 +278,17 @@ class Executor:
         self._start_queued()
 
     def _adopt(self, message: m.AdoptAction) -> None:
+        """Mind an action that the last executor has started, when it still runs."""
         item = self._items.get(message.item_id)
-        try:
+        pidfd = -1
+        with suppress(OSError):
             pidfd = os.pidfd_open(message.pid)
-            ours = item is not None and os.getsid(message.pid) == message.pid
-        except OSError:
-            ours = False
-        if not ours or item is None:
+            if os.getsid(message.pid) != message.pid:  # another process has the number by now
+                os.close(pidfd)
+                pidfd = -1
+        if pidfd < 0 or item is None:
+            if pidfd >= 0:
+                os.close(pidfd)
             self._tell(
                 m.ActionFinished(message.item_id, message.pid, m.UNKNOWN_STATUS, message.age_ms, False)
             )

@@ -130,7 +130,7 @@ class DownBound:
 
     The owner sleeps until `deadline_ns()` and then calls `judge()`. The deadline is the exact moment at which
     the window would hold fewer than `count` matches, but never sooner than one window after the start or
-    after the last time it fired: so it fires once per window for as long as it stays below.
+    after the last deadline that it fired for: so it fires once per window for as long as it stays below.
     """
 
     def __init__(self, count: int, window_ns: int) -> None:
@@ -173,12 +173,15 @@ class DownBound:
         The number is below `count`; the window is the one that ends now or, when a match came in after the
         deadline, the one that ended just before that match.
         """
-        if now_ns < self.deadline_ns():
+        due_ns = self.deadline_ns()
+        if now_ns < due_ns:
             return None
         held = self._held(now_ns) if self._missed is None else self._missed[1]
         self._missed = None
-        # From now and not from the deadline: after a suspend, no burst of firings to catch up.
-        self._earliest_ns = now_ns + self.window_ns
+        # From the deadline, so that late wake-ups do not add up; but from now when a whole window was slept
+        # through (a suspend): no burst of firings to catch up.
+        late = now_ns - due_ns >= self.window_ns
+        self._earliest_ns = (now_ns if late else due_ns) + self.window_ns
         return held
 
     def _held(self, now_ns: int) -> int:

@@ -108,7 +108,7 @@ def note(journal: Journal, role: str, said: m.Note, item: Item | None, path: str
             sentence = f"{name} has too many different keys: the {said.number} least recent were forgotten"
         case Notice.ACTIONS_DROPPED:
             event, priority = Event.ACTIONS_DROPPED, ERROR
-            sentence = f"{name} {said.number} actions were dropped, since too many wait: {text}"
+            sentence = f"{name} {said.number} actions were dropped, since {text or 'too many wait'}"
         case Notice.QUEUE_OVERFLOW:
             event, priority = Event.QUEUE_OVERFLOW, WARNING
             sentence = (

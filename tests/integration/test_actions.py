@@ -158,7 +158,8 @@ def test_a_full_queue_drops_the_newest_and_matching_goes_on(
     assert dropped
     started = len(re.findall(r"\[ITEM\] action started", lognot.log))
     fired = len(re.findall(r"\[ITEM\] fired", lognot.log))
-    assert started + int(dropped[1]) == fired
+    # The executor says what had reached it; on a busy machine some may still have been on their way.
+    assert 100 < int(dropped[1]) <= fired - started
 
 
 # For how long.

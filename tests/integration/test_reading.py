@@ -54,12 +54,13 @@ def test_a_log_that_is_roots_alone_is_watched_through_a_rotation(service: Make, 
     lognot = service(echoing(log, out)).start()
     uids = Path(f"/proc/{lognot.role('monitor')}/status").read_text().partition("Uid:")[2].split()[:4]
     assert "0" not in uids  # whoever reads the lines could not open the file
-    append(log, "one\n")
-    wait_lines(out, [b"one"])
-    log.rename(private / "log.1")
-    log.touch(0o600)
-    append(private / "log.1", "two\n")
-    wait_lines(out, [b"one", b"two"])
+    with log.open("ab", buffering=0) as writer:
+        writer.write(b"one\n")
+        wait_lines(out, [b"one"])
+        log.rename(private / "log.1")
+        log.touch(0o600)
+        writer.write(b"two\n")
+        wait_lines(out, [b"one", b"two"])
     append(log, "three\n")
     wait_lines(out, [b"one", b"two", b"three"])
     assert lognot.stop() == 0
@@ -167,11 +168,12 @@ def test_two_paths_to_one_file_are_two_logs(service: Make, tmp_path: Path) -> No
     log.touch()
     link.symlink_to(log)
     lognot = service(echoing(log, one, name="ONE") + another(link, two, "TWO")).start()
-    append(log, "line\n")
-    wait_lines(one, [b"line"])
-    wait_lines(two, [b"line"])
-    log.rename(tmp_path / "log.1")  # now the link leads nowhere
-    append(tmp_path / "log.1", "late\n")
+    with log.open("ab", buffering=0) as writer:
+        writer.write(b"line\n")
+        wait_lines(one, [b"line"])
+        wait_lines(two, [b"line"])
+        log.rename(tmp_path / "log.1")  # now the link leads nowhere
+        writer.write(b"late\n")
     append(log, "new\n")
     for out in (one, two):
         wait_count(out, 3)

@@ -29,13 +29,17 @@ class Writer:
         path: opened with O_APPEND, and made where it is not there; tried again as long as that fails.
         count: of lines, numbered from 0.
         pause_s: between two lines; what sets the pace, not a wait for anything.
+        allowed: so many lines may be written for now, so that it cannot be done before the others are.
     """
 
-    def __init__(self, path: Path, count: int, pause_s: float) -> None:
+    def __init__(self, path: Path, count: int, pause_s: float, allowed: int | None = None) -> None:
         self._path = path
         self._count = count
         self._pause_s = pause_s
-        self._shared = mmap.mmap(-1, _NUMBER.size * (count + 2))  # lines written, files opened, sizes
+        self._shared = mmap.mmap(
+            -1, _NUMBER.size * (count + 3)
+        )  # lines written, files opened, allowed; sizes
+        self.allow(count if allowed is None else allowed)
         self.pid = os.fork()
         if self.pid == 0:
             try:
@@ -60,18 +64,30 @@ class Writer:
         signal.signal(signal.SIGHUP, lambda number, frame: asked.append(True))
         fd = -1
         for number in range(self._count):
-            while asked or fd < 0:
-                asked.clear()
-                with suppress(FileNotFoundError, NotADirectoryError):
-                    new = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-                    if fd >= 0:
-                        os.close(fd)
-                    fd = new
-                    self._set(1, self._get(1) + 1)
+            while asked or number >= self._get(2):
+                if asked:
+                    asked.clear()
+                    new = self._open()
+                    if new < 0:  # there is no directory: go on where it is, and try again
+                        asked.append(True)
+                    else:
+                        if fd >= 0:
+                            os.close(fd)
+                        fd = new
+                        self._set(1, self._get(1) + 1)
+                if fd >= 0 and number < self._get(2):
+                    break
+                time.sleep(0.001)
             os.write(fd, (LINE % number).encode())
-            self._set(number + 2, os.fstat(fd).st_size)
+            self._set(number + 3, os.fstat(fd).st_size)
             self._set(0, number + 1)
             time.sleep(self._pause_s)
+
+    def _open(self) -> int:
+        try:
+            return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        except (FileNotFoundError, NotADirectoryError):
+            return -1
 
     def _get(self, index: int) -> int:
         value: int = _NUMBER.unpack_from(self._shared, index * _NUMBER.size)[0]
@@ -87,24 +103,35 @@ class Writer:
         assert written != _FAILED, "the writer failed"
         return written
 
-    @property
-    def done(self) -> bool:
-        return self.written == self._count
+    def allow(self, count: int) -> None:
+        """Let it write until there are so many lines."""
+        self._set(2, count)
 
     def wait_written(self, count: int) -> None:
-        """Wait until it has written so many lines, or all."""
-        wait_for(lambda: self.written >= min(count, self._count), f"{count} lines written")
+        """Wait until it has written so many lines, or as many as it may."""
+        wait_for(lambda: self.written >= min(count, self._get(2)), f"{count} lines written")
+
+    def round(self, number: int, rounds: int) -> None:
+        """Wait for the moment to do something for the n-th time, while it writes on; `finish` comes last."""
+        share = self._count // (rounds + 1)
+        self.allow((number + 1) * share + share // 2)
+        self.wait_written((number + 1) * share)
+
+    def finish(self) -> None:
+        """Let it write the rest, and wait for that."""
+        self.allow(self._count)
+        self.wait_written(self._count)
 
     def reopen(self, *, after: int = 0) -> None:
         """Let it write `after` lines more where it is, then have it open the path anew; wait until it has."""
         self.wait_written(self.written + after)
         opened = self._get(1)
         os.kill(self.pid, signal.SIGHUP)
-        wait_for(lambda: self.done or self._get(1) > opened, "reopened")
+        wait_for(lambda: self._get(1) > opened, "reopened")
 
     def last_before_truncation(self) -> list[int]:
         """The lines that were the last ones of their file before it was emptied."""
-        sizes = [self._get(number + 2) for number in range(self._count)]
+        sizes = [self._get(number + 3) for number in range(self._count)]
         following = itertools.pairwise(sizes)
         return [number for number, (size, after) in enumerate(following) if size == 0 or 0 < after < size]
 
