@@ -41,6 +41,17 @@ def open_dir() -> Iterator[Path]:
         yield directory
 
 
+@pytest.fixture
+def urgent() -> Iterator[None]:
+    """Let us and lognot run ahead of whatever else the machine does: that is not what is measured."""
+    usual = os.getpriority(os.PRIO_PROCESS, 0)
+    with contextlib.suppress(PermissionError):
+        os.setpriority(os.PRIO_PROCESS, 0, -20)  # inherited by lognot and its actions
+    yield
+    with contextlib.suppress(PermissionError):
+        os.setpriority(os.PRIO_PROCESS, 0, usual)
+
+
 def item(name: str, log: Path, **options: str | int) -> str:
     """A section of the config."""
     return f"[{name}]\npath = {log}\n" + "".join(f"{option} = {value}\n" for option, value in options.items())
@@ -58,6 +69,7 @@ def is_running(pid: int) -> bool:
 # When.
 
 
+@pytest.mark.usefixtures("urgent")
 def test_downbound_runs_at_its_deadline_and_once_per_period(
     service: NewService, log: Path, tmp_path: Path
 ) -> None:
@@ -78,6 +90,7 @@ def test_downbound_runs_at_its_deadline_and_once_per_period(
     assert statistics.median(delays) < PROCESS_START_S
 
 
+@pytest.mark.usefixtures("urgent")
 def test_a_match_moves_the_deadline(service: NewService, log: Path, tmp_path: Path) -> None:
     """A heartbeat often enough keeps it silent; SECONDS after the last one it speaks."""
     out = tmp_path / "out"
@@ -85,12 +98,13 @@ def test_a_match_moves_the_deadline(service: NewService, log: Path, tmp_path: Pa
     lognot = service(item("ITEM", log, regex="alive", downbound_freq="1/1", downbound_action=action)).start()
     for _ in range(4):
         time.sleep(0.4)  # the heart's own pace
+        before = time.time()
         append(log, "alive\n")
-        last = time.time()
+        after = time.time()
     assert lines_of(out) == []
     wait_for(lambda: lines_of(out), "the action after the last heartbeat")
-    late = float(lines_of(out)[0]) - last - 1
-    assert -0.001 < late < DEADLINE_SLACK_S + PROCESS_START_S
+    at = float(lines_of(out)[0])
+    assert before + 1 <= at < after + 1 + DEADLINE_SLACK_S + PROCESS_START_S
     assert lognot.stop() == 0
 
 

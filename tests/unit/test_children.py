@@ -197,7 +197,8 @@ def test_a_child_inherits_nothing_but_its_way_to_answer() -> None:
     assert descriptors[:3] == [os.devnull] * 3
     assert len(descriptors) == 4
     assert descriptors[3].startswith("pipe:")
-    assert int(ignored, 16) == 0
+    own_of_libc = 0b11 << 31  # 32 and 33: the C library lets nobody change them, so they may come ignored
+    assert int(ignored, 16) & ~own_of_libc == 0
     assert int(blocked, 16) == 0
 
 
