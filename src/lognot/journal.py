@@ -132,10 +132,19 @@ class StreamSink:
             self._stream.write(f"{line_of(priority, message)}\n")
             self._stream.flush()
         except (OSError, ValueError):  # whoever read it is gone; the service goes on
+            _silence(self._stream)
             self._stream = None
 
     def reopen(self) -> None:
         """Nothing to reopen."""
+
+
+def _silence(stream: TextIO) -> None:
+    """Lead a broken stream nowhere: the interpreter flushes it at its end, and would exit with status 120."""
+    with contextlib.suppress(OSError, ValueError):
+        null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+        os.dup2(null, stream.fileno())
+        os.close(null)
 
 
 class FileSink:

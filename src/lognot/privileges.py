@@ -64,6 +64,8 @@ def become(account: Account) -> None:
     os.setgroups(account.groups)
     os.setresgid(account.gid, account.gid, account.gid)
     os.setresuid(account.uid, account.uid, account.uid)
+    if account.uid:
+        _clear_capabilities()  # the inheritable ones are not tied to the uid: a container may have given some
     _verify(account)
 
 
