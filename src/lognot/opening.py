@@ -147,8 +147,15 @@ class _Walk:
         """Say whether the link that we have opened is still where it was.
 
         An O_PATH descriptor holds the link, not only its inode: once that was removed, it never comes back,
-        and proc(5) shows the path with " (deleted)" behind it.
+        and proc(5) shows the path with " (deleted)" behind it. A removal counts the link off first and takes
+        the name away then, all with the directory locked: to list it is to wait for the end of that.
         """
+        listed = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._directory)
+        try:
+            with os.scandir(listed) as entries:
+                next(entries, None)
+        finally:
+            os.close(listed)
         parent = os.readlink(f"/proc/self/fd/{self._directory}".encode())
         return os.readlink(f"/proc/self/fd/{fd}".encode()) == parent.rstrip(b"/") + b"/" + name
 

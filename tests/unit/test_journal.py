@@ -158,6 +158,7 @@ def test_a_stream_that_nobody_reads_does_not_stop_us() -> None:
     log.write(Event.STARTED, INFO, "lost")
     log.write(Event.STARTED, INFO, "lost too")
     stream.close()  # what it still holds goes nowhere: an error here would be the exit status of lognot
+    Journal((StreamSink(None),)).write(Event.STARTED, INFO, "closed from the start")
 
 
 def test_the_journal_gets_fields_and_its_absence_is_survived(monkeypatch: pytest.MonkeyPatch) -> None:
