@@ -305,6 +305,9 @@ class Monitor:
         while not self._settled() and time.monotonic() < deadline:
             self._loop.turn(deadline_ns=time.monotonic_ns() + 10**8)
         self._files.commit()
+        self._notes.flush()
+        while self._channel.pending_bytes and time.monotonic() < deadline:
+            self._loop.turn(deadline_ns=time.monotonic_ns() + 10**8)
 
 
 def _leave(error: LognotError) -> None:

@@ -45,6 +45,13 @@ class Notes:
             self._gathered[kind] = (number, text)
             self._loop.call_at(next_ns, lambda: self._say_gathered(kind))
 
+    def flush(self) -> None:
+        """Say what has gathered now: this process is about to end."""
+        for (notice, about), (number, text) in self._gathered.items():
+            self._send(Note(notice, about, number, text[:MAX_QUOTE_BYTES]))
+        self._gathered.clear()
+
     def _say_gathered(self, kind: Kind) -> None:
-        number, text = self._gathered.pop(kind)
-        self.say(*kind, number, text)
+        if kind in self._gathered:  # not flushed meanwhile
+            number, text = self._gathered.pop(kind)
+            self.say(*kind, number, text)

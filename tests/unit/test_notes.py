@@ -62,6 +62,18 @@ def test_repeats_are_said_together_after_a_minute_with_the_last_text(clock: Cloc
     assert not clock.due
 
 
+def test_what_has_gathered_is_said_before_the_end_and_only_once(clock: Clock) -> None:
+    sent: list[Note] = []
+    notes = Notes(clock, sent.append)
+    for about in (3, 3, 4, 4, 4):
+        notes.say(CUT, about, 1, b"text")
+    notes.flush()
+    assert sent[2:] == [Note(CUT, 3, 1, b"text"), Note(CUT, 4, 2, b"text")]
+    clock.pass_ns(2 * INTERVAL_NS)
+    notes.flush()
+    assert len(sent) == 4
+
+
 def test_after_a_quiet_minute_it_is_said_at_once_again(clock: Clock) -> None:
     sent: list[Note] = []
     notes = Notes(clock, sent.append)
