@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from lognot.action import parse_template, placeholders, plain_template
-from lognot.errors import PatternError, Problem
+from lognot.errors import PatternError, Problem, in_reading_order
 from lognot.lint import action_warnings
 from lognot.pattern import choose_engine, compile_pattern
 from lognot.quoting import TemplateError
@@ -27,12 +27,12 @@ _KINDS = {
 
 
 def check_config(config: Config) -> tuple[Problem, ...]:
-    """Return what the three checks below have to say, in line order."""
-    return _in_line_order([*check_patterns(config), *check_actions(config), *check_logs(config)])
+    """Return what the three checks below have to say, in reading order."""
+    return in_reading_order([*check_patterns(config), *check_actions(config), *check_logs(config)])
 
 
 def check_patterns(config: Config) -> tuple[Problem, ...]:
-    """Return what is wrong with the regexes and with the groups that upbound actions use, in line order.
+    """Return what is wrong with the regexes and with the groups that upbound actions use, in reading order.
 
     Where no engine can be had, that is the only problem.
     """
@@ -51,11 +51,11 @@ def check_patterns(config: Config) -> tuple[Problem, ...]:
             problems.append(_problem(config, item, "regex", str(count)))
         else:
             problems.extend(_missing_groups(config, item, count))
-    return _in_line_order(problems)
+    return in_reading_order(problems)
 
 
 def check_actions(config: Config) -> tuple[Problem, ...]:
-    """Return what is wrong (errors) and what is risky (warnings) in the actions' texts, in line order."""
+    """Return what is wrong (errors) and what is risky (warnings) in the actions' texts, in reading order."""
     problems: list[Problem] = []
     for item in config.items:
         for option, action in (
@@ -73,11 +73,11 @@ def check_actions(config: Config) -> tuple[Problem, ...]:
             problems.append(_problem(config, item, "upbound_action", str(error)))
         else:
             problems.extend(_problem(config, item, "upbound_action", text, warning=True) for text in texts)
-    return _in_line_order(problems)
+    return in_reading_order(problems)
 
 
 def check_logs(config: Config) -> tuple[Problem, ...]:
-    """Return what is to be said about the logs as they are now, in line order.
+    """Return what is to be said about the logs as they are now, in reading order.
 
     A log that does not exist yet, or that this user may not look at, is a warning. One that is no regular
     file is an error, since lognot would refuse to open it.
@@ -98,7 +98,7 @@ def check_logs(config: Config) -> tuple[Problem, ...]:
             if not stat.S_ISREG(mode):
                 kind = _KINDS.get(stat.S_IFMT(mode), "something else")
                 problems.append(_problem(config, item, "path", f"is {kind}; expected a regular file"))
-    return _in_line_order(problems)
+    return in_reading_order(problems)
 
 
 def _group_count(regex: bytes, engine: str) -> int | PatternError:
@@ -122,8 +122,4 @@ def _missing_groups(config: Config, item: Item, count: int) -> Iterator[Problem]
 
 
 def _problem(config: Config, item: Item, option: str, text: str, *, warning: bool = False) -> Problem:
-    return Problem(config.source, item.line_of(option), item.name, option, text, warning)
-
-
-def _in_line_order(problems: Iterable[Problem]) -> tuple[Problem, ...]:
-    return tuple(sorted(problems, key=lambda problem: problem.line))
+    return Problem(*config.place_of(item, option), item.name, option, text, warning)

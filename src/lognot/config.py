@@ -1,15 +1,18 @@
-"""The config file: bytes in, a checked Config or every problem at once out.
+"""The config file and its drop-ins: bytes in, a checked Config or every problem at once out.
 
 Run by the supervisor, with whatever privilege it was started with, and by the executor. Neither compiles a
 regex here, since the root process must not load the regex engine: `lognot.check` does that elsewhere.
 
-The values live in `lognot.settings`, the table of options in `lognot.options`.
+The values live in `lognot.settings`, the table of options in `lognot.options`, the reading of the files in
+`lognot.sources`.
 """
 
 from __future__ import annotations
 
-from lognot.errors import ConfigError, Problem
-from lognot.ini import parse_ini
+from collections.abc import Sequence
+
+from lognot.errors import ConfigError, Problem, in_reading_order
+from lognot.ini import Source, parse_ini
 from lognot.items import Checker
 from lognot.settings import (
     EVERY_MATCH,
@@ -19,6 +22,7 @@ from lognot.settings import (
     config_from_json,
     config_to_json,
 )
+from lognot.sources import read_sources
 from lognot.users import SYSTEM_USERS, Account, UserDatabase, current_account
 
 __all__ = [
@@ -26,6 +30,7 @@ __all__ = [
     "Config",
     "Frequency",
     "Item",
+    "Source",
     "config_from_json",
     "config_to_json",
     "draft_config",
@@ -33,8 +38,6 @@ __all__ = [
     "parse_config",
     "read_config",
 ]
-
-MAX_CONFIG_BYTES = 16 * 1024**2  # MAX_ITEMS items of 4 KiB: `--config /dev/zero` must come to an end
 
 
 def load_config(
@@ -45,9 +48,10 @@ def load_config(
     base_dir: str,
     users: UserDatabase = SYSTEM_USERS,
 ) -> Config:
-    """Return the config in the file `path`. `read_config` takes the same and returns the warnings too.
+    """Return the config in the file `path` and its drop-ins.
 
-    Raises ConfigError with all problems, warnings among them, when any of them is an error.
+    `read_config` takes the same and returns the warnings too. Raises ConfigError with all problems, warnings
+    among them, when any of them is an error.
     """
     config, problems = read_config(path, uid=uid, gid=gid, base_dir=base_dir, users=users)
     if config is None:
@@ -63,7 +67,10 @@ def read_config(
     base_dir: str,
     users: UserDatabase = SYSTEM_USERS,
 ) -> tuple[Config | None, tuple[Problem, ...]]:
-    """Return what `parse_config` makes of the file `path`. Not being able to read it is one problem."""
+    """Return what `parse_config` makes of the file `path` and its drop-ins.
+
+    A file that cannot be read is one problem.
+    """
     return _without_errors(*draft_config(path, uid=uid, gid=gid, base_dir=base_dir, users=users))
 
 
@@ -78,53 +85,52 @@ def draft_config(
     """Return the same as `read_config`, but what could be understood of a config with errors too.
 
     Such a draft is to be searched for further errors (lognot.check), so that all are said at once, and must
-    not be used. None only when the file cannot be read.
+    not be used. None only when the file `path` cannot be read.
     """
-    try:
-        with open(path, "rb") as file:
-            data = file.read(MAX_CONFIG_BYTES + 1)
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-        return None, (Problem(path, 0, "", "", f"cannot read the config: {reason}"),)
-    if len(data) > MAX_CONFIG_BYTES:
-        return None, (Problem(path, 0, "", "", f"is longer than {MAX_CONFIG_BYTES} bytes"),)
-    return _parse(data, path, uid, gid, base_dir, None, users)
+    sources, unread = read_sources(path)
+    if not sources:
+        return None, unread
+    config, problems = _parse(sources, uid, gid, base_dir, None, users)
+    return config, in_reading_order((*unread, *problems))
 
 
 def parse_config(
     data: bytes,
     source: str,
     *,
+    dropins: Sequence[Source] = (),
     uid: str | None = None,
     gid: str | None = None,
     base_dir: str = "/",
     started_by: Account | None = None,
     users: UserDatabase = SYSTEM_USERS,
 ) -> tuple[Config | None, tuple[Problem, ...]]:
-    """Return the config that `data` holds, None when there is an error in it, and all problems in line order.
+    """Return the config, None when there is an error in it, and all problems in reading order.
 
-    `uid` and `gid` come from the command line and each replace the option of that name everywhere. `base_dir`
-    (absolute) is where relative paths begin. `started_by` is who actions run as when nothing else is said, by
-    default the user of this process. Never raises because of `data`, `uid` or `gid`.
+    `data` is what the file `source` holds; `dropins` are read after it. `uid` and `gid` come from the command
+    line and each replace the option of that name everywhere. `base_dir` (absolute) is where relative paths
+    begin. `started_by` is who actions run as when nothing else is said, by default the user of this process.
+    Never raises because of what the files, `uid` or `gid` say.
     """
-    return _without_errors(*_parse(data, source, uid, gid, base_dir, started_by, users))
+    return _without_errors(*_parse((Source(source, data), *dropins), uid, gid, base_dir, started_by, users))
 
 
 def _parse(
-    data: bytes,
-    source: str,
+    sources: Sequence[Source],
     uid: str | None,
     gid: str | None,
     base_dir: str,
     started_by: Account | None,
     users: UserDatabase,
 ) -> tuple[Config, tuple[Problem, ...]]:
-    sections, syntax_problems = parse_ini(data, source)
+    sections, syntax_problems = parse_ini(sources)
+    main, *dropins = (source.path for source in sources)
     overrides = {name: value for name, value in (("uid", uid), ("gid", gid)) if value is not None}
-    checker = Checker(source, overrides, base_dir, started_by or current_account(users), users)
+    started_by = started_by or current_account(users)
+    checker = Checker(main, tuple(dropins), overrides, base_dir, started_by, users)
     checker.problems.update(dict.fromkeys(syntax_problems))
     config = checker.check(sections)
-    return config, tuple(sorted(checker.problems, key=lambda problem: problem.line))
+    return config, in_reading_order(checker.problems)
 
 
 def _without_errors(

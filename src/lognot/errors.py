@@ -5,7 +5,10 @@ Concepts raise these; the roles catch them, decide and log once.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+
+COMMAND_LINE = "command line"  # the source of problems with options of the command line
 
 
 class LognotError(Exception):
@@ -16,7 +19,7 @@ class LognotError(Exception):
 class Problem:
     """One thing that is wrong in a config: where it is, what is wrong, what was expected."""
 
-    source: str  # the config file
+    source: str  # the file that it is in, or COMMAND_LINE
     line: int  # 1-based; 0 when no line can be named (the file itself cannot be read)
     section: str  # "" outside of every section
     option: str  # "" when the whole section or line is meant
@@ -33,6 +36,19 @@ class Problem:
         if self.option:
             parts.append(f"{self.option}:")
         return " ".join([*parts, self.text])
+
+
+def in_reading_order(problems: Iterable[Problem]) -> tuple[Problem, ...]:
+    """Return the problems by file, in the order in which the files are read, then by line.
+
+    That is the order of their names' bytes, for FILE.conf sorts before FILE.d/ and what is in it.
+    """
+
+    def place(problem: Problem) -> tuple[bool, bytes, int]:
+        source = problem.source
+        return source != COMMAND_LINE, source.encode("utf-8", "surrogateescape"), problem.line
+
+    return tuple(sorted(problems, key=place))
 
 
 class ConfigError(LognotError):

@@ -6,6 +6,9 @@ The dialect is small on purpose: a value is often a regex or a shell command and
     [section]                  starts in the first column; the name is literal and case matters
     option = value             the name in any case, the value literal up to the end of the line
 
+Several files are read as one, but each begins anew: options stand below a section of the same file. A name is
+given to one section in all of them, and `[general]` stands in the first one only.
+
 There is no interpolation, no comment behind a value, no quoting and no continuation line. Blanks (space, tab)
 around a name and around a value do not count. `[general]` is reserved and known in any case, since nobody who
 writes `[General]` means a log item of that name.
@@ -16,6 +19,7 @@ back into the bytes that the file holds.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lognot.errors import Problem
@@ -33,6 +37,14 @@ _NAME_REST = _NAME_START | frozenset("0123456789-")
 
 
 @dataclass(frozen=True, slots=True)
+class Source:
+    """One file of a config: its name, for messages, and what it holds."""
+
+    path: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class RawOption:
     """`name = value` as the file has it, the name in lower case."""
 
@@ -46,49 +58,61 @@ class RawSection:
     """A `[name]` with the options below it, in file order. After a problem, names may come twice."""
 
     name: str  # GENERAL in lower case, everything else as written
+    source: str  # the path of the file that it stands in
     line: int  # 1-based, of the header
     options: tuple[RawOption, ...]
 
 
-def parse_ini(data: bytes, source: str) -> tuple[tuple[RawSection, ...], tuple[Problem, ...]]:
-    """Return the sections of `data` and everything that is wrong with its syntax, both in line order.
+def parse_ini(sources: Sequence[Source]) -> tuple[tuple[RawSection, ...], tuple[Problem, ...]]:
+    """Return the sections of the files and everything that is wrong with their syntax, both in reading order.
 
     Never raises, whatever the bytes are. With problems, the sections are still what could be understood, so
-    that the caller can look for further ones; a config that has any must not be used. `source` names the file
-    in the problems.
+    that the caller can look for further ones; a config that has any must not be used.
     """
-    if data.startswith(_UTF16_BOMS):
-        return (), (Problem(source, 1, "", "", "this is UTF-16 text; expected UTF-8"),)
-    reader = _Reader(source)
-    text = data.removeprefix(_UTF8_BOM).decode("utf-8", "surrogateescape")
-    for number, line in enumerate(text.split("\n"), start=1):
-        reader.read_line(number, line.removesuffix("\r"))
-        if len(reader.problems) >= MAX_SYNTAX_PROBLEMS:
-            reader.add(number, "", "too many errors; what follows was not looked at")
-            break
+    reader = _Reader(sources[0].path)
+    for source in sources:
+        if len(reader.problems) < MAX_SYNTAX_PROBLEMS:
+            reader.read(source)
     return reader.sections(), tuple(reader.problems)
 
 
 class _Reader:
-    """The sections read so far; options go to the last one."""
+    """The sections read so far; options go to the one at hand."""
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, main: str) -> None:
         self.problems: list[Problem] = []
-        self._source = source
-        self._headers: list[tuple[str, int, list[RawOption]]] = []
-        self._section_lines: dict[str, int] = {}
-        self._option_lines: dict[str, int] = {}  # of the section at hand
-
-    def add(self, line: int, option: str, text: str) -> None:
-        section = self._headers[-1][0] if self._headers else ""
-        self.problems.append(Problem(self._source, line, section, option, text))
+        self._main = main  # the file that may have [general]
+        self._source = main
+        self._headers: list[tuple[str, str, int, list[RawOption]]] = []
+        self._section_places: dict[str, str] = {}
+        # The section at hand: "" and None before the first one of a file.
+        self._section = ""
+        self._options: list[RawOption] | None = None
+        self._option_lines: dict[str, int] = {}
 
     def sections(self) -> tuple[RawSection, ...]:
-        return tuple(RawSection(name, line, tuple(options)) for name, line, options in self._headers)
+        return tuple(
+            RawSection(name, source, line, tuple(options)) for name, source, line, options in self._headers
+        )
 
-    def read_line(self, number: int, line: str) -> None:
+    def read(self, source: Source) -> None:
+        self._source, self._section, self._options = source.path, "", None
+        if source.data.startswith(_UTF16_BOMS):
+            self._add(1, "", "this is UTF-16 text; expected UTF-8")
+            return
+        text = source.data.removeprefix(_UTF8_BOM).decode("utf-8", "surrogateescape")
+        for number, line in enumerate(text.split("\n"), start=1):
+            self._read_line(number, line.removesuffix("\r"))
+            if len(self.problems) >= MAX_SYNTAX_PROBLEMS:
+                self._add(number, "", "too many errors; what follows was not looked at")
+                break
+
+    def _add(self, line: int, option: str, text: str) -> None:
+        self.problems.append(Problem(self._source, line, self._section, option, text))
+
+    def _read_line(self, number: int, line: str) -> None:
         if "\0" in line:
-            self.add(number, "", "holds a NUL byte; expected text")
+            self._add(number, "", "holds a NUL byte; expected text")
             line = line.replace("\0", "")  # the rest of the line may hold another error, or none
         stripped = line.strip(_BLANKS)
         if not stripped or stripped[0] in ";#":
@@ -104,11 +128,11 @@ class _Reader:
         elif indented:
             self._refuse_indented(number, stripped)
         else:
-            self.add(number, "", f"expected [section], option = value or a comment, got {shown(stripped)}")
+            self._add(number, "", f"expected [section], option = value or a comment, got {shown(stripped)}")
 
     def _refuse_indented(self, number: int, stripped: str) -> None:
         text = "an indented line does not continue the one above; expected option = value, got"
-        self.add(number, "", f"{text} {shown(stripped)}")
+        self._add(number, "", f"{text} {shown(stripped)}")
 
     def _read_header(self, number: int, stripped: str, indented: bool) -> None:
         if indented:  # more likely the rest of a regex, such as "  [a-z]+", than a header
@@ -118,27 +142,32 @@ class _Reader:
         if name.lower() == GENERAL:
             name = GENERAL
         wrong = _section_name_problem(name)
-        self._headers.append((escaped(name) if wrong else name, number, []))
-        self._option_lines = {}
+        self._section, self._options, self._option_lines = escaped(name) if wrong else name, [], {}
+        misplaced = name == GENERAL and self._source != self._main
+        if not misplaced:
+            self._headers.append((self._section, self._source, number, self._options))
         if not bracket:
-            self.add(number, "", "the ] after the section name is missing")
+            self._add(number, "", "the ] after the section name is missing")
         elif rest:
-            self.add(number, "", f"expected nothing after [section], not even a comment, got {shown(rest)}")
-        if wrong:
-            self.add(number, "", wrong)
-            return
-        first = self._section_lines.setdefault(name, number)
-        if first != number:
-            self.add(number, "", f"this section stands in line {first} already; expected each name once")
+            self._add(number, "", f"expected nothing after [section], not even a comment, got {shown(rest)}")
+        if misplaced:
+            self._add(number, "", f"a drop-in holds items only; this section is expected in {self._main}")
+        elif wrong:
+            self._add(number, "", wrong)
+        else:
+            place = f"{self._source}:{number}"
+            first = self._section_places.setdefault(name, place)
+            if first != place:
+                self._add(number, "", f"this section stands at {first} already; expected each name once")
 
     def _read_option(self, number: int, name: str, value: str) -> None:
-        if not self._headers:
-            self.add(number, name, "stands before the first [section]; expected a section line above it")
+        if self._options is None:
+            self._add(number, name, "stands before the first [section]; expected a section line above it")
             return
-        self._headers[-1][2].append(RawOption(name, value, number))
+        self._options.append(RawOption(name, value, number))
         first = self._option_lines.setdefault(name, number)
         if first != number:
-            self.add(number, name, f"is set in line {first} of this section already; expected it once")
+            self._add(number, name, f"is set in line {first} of this section already; expected it once")
 
 
 def _is_option_name(name: str) -> bool:

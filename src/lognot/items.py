@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from lognot.errors import Problem
+from lognot.errors import COMMAND_LINE, Problem
 from lognot.ini import GENERAL, RawSection
 from lognot.options import (
     OPTIONS,
@@ -30,8 +30,6 @@ from lognot.settings import EVERY_MATCH, MAX_ITEMS, Config, Item
 from lognot.shown import shown
 from lognot.users import Account, AccountError, UserDatabase, monitor_account, resolve_account
 
-COMMAND_LINE = "command line"  # the source of problems with -u and -g
-
 _ACTIONS = ("upbound_action", "downbound_action", "size_action")
 
 # What does nothing alone: (option, what it needs, what to say).
@@ -48,26 +46,39 @@ _PAIRS = (
 class _Values:
     """One section after its options were looked at: the good texts, and where every option stands."""
 
-    def __init__(self, name: str, line: int) -> None:
+    def __init__(self, name: str, source: str, line: int) -> None:
         self.name = name
+        self.source = source
         self.line = line
         self.texts: dict[str, str] = {}
         self.lines: dict[str, int] = {}  # of bad options too
+
+    def problem(self, option: str, text: str, *, warning: bool = False) -> Problem:
+        """Say it at the option, or at the section's header where the option is not set."""
+        line = self.lines.get(option, self.line)
+        return Problem(self.source, line, self.name, option, text, warning)
 
 
 class Checker:
     """Collects the problems of one config while it makes the items."""
 
     def __init__(
-        self, source: str, overrides: dict[str, str], base_dir: str, started_by: Account, users: UserDatabase
+        self,
+        source: str,
+        dropins: tuple[str, ...],
+        overrides: dict[str, str],
+        base_dir: str,
+        started_by: Account,
+        users: UserDatabase,
     ) -> None:
         self.problems: dict[Problem, None] = {}  # ordered, and what is wrong in [general] is said once only
         self._source = source
+        self._dropins = dropins
         self._overrides = overrides
         self._base_dir = base_dir
         self._started_by = started_by
         self._users = users
-        self._general = _Values(GENERAL, 0)
+        self._general = _Values(GENERAL, source, 0)
         self._accounts: dict[tuple[str | None, str | None], Account | tuple[AccountError, ...]] = {}
         try:
             self._monitor_uid: int | None = monitor_account(users).account.uid
@@ -83,10 +94,12 @@ class Checker:
             else:
                 item_sections.append(section)
         if not item_sections:
-            self._add(0, "", "", "names no log: there is nothing to watch", warning=True)
+            text = "names no log: there is nothing to watch"
+            self._add(Problem(self._source, 0, "", "", text, warning=True))
         if len(item_sections) > MAX_ITEMS:
             extra = item_sections[MAX_ITEMS]
-            self._add(extra.line, extra.name, "", f"one item too many; expected at most {MAX_ITEMS}")
+            text = f"one item too many; expected at most {MAX_ITEMS}"
+            self._add(Problem(extra.source, extra.line, extra.name, "", text))
         general = self._general
         self._run_as(general, items_may_set_gid=True)  # an unknown name is an error even when no item uses it
         items = [self._item(section) for section in item_sections[:MAX_ITEMS]]
@@ -97,10 +110,11 @@ class Checker:
             max_line_bytes=parse_max_line(self._text("max_line", general)),
             items=tuple(items),
             lines=general.lines,
+            dropins=self._dropins,
         )
 
-    def _add(self, line: int, section: str, option: str, text: str, *, warning: bool = False) -> None:
-        self.problems[Problem(self._source, line, section, option, text, warning)] = None
+    def _add(self, problem: Problem) -> None:
+        self.problems[problem] = None
 
     def _read_options(self, section: RawSection, values: _Values) -> None:
         """Check each option of `section` on its own and put the good ones into `values`."""
@@ -113,12 +127,12 @@ class Checker:
                 _check_place(option, section.name)
                 option.parse(raw.value)
             except ValueError as error:
-                self._add(raw.line, section.name, raw.name, str(error))
+                self._add(values.problem(raw.name, str(error)))
             else:
                 values.texts[raw.name] = raw.value
 
     def _item(self, section: RawSection) -> Item:
-        own = _Values(section.name, section.line)
+        own = _Values(section.name, section.source, section.line)
         self._read_options(section, own)
         self._warn_useless(own)
         return Item(
@@ -134,11 +148,9 @@ class Checker:
             size_action=parse_action(self._text("size_action", own)),
             run_as=self._run_as(own) or self._started_by,
             action_timeout_s=parse_action_timeout(self._text("action_timeout", own)),
+            source=section.source,
             line=section.line,
-            lines={
-                **{name: line for name, line in self._general.lines.items() if _inherited(name)},
-                **own.lines,
-            },
+            lines=own.lines,
         )
 
     def _text(self, name: str, own: _Values) -> str:
@@ -148,13 +160,13 @@ class Checker:
 
     def _path(self, own: _Values) -> str | None:
         if "path" not in own.lines:
-            self._add(own.line, own.name, "path", "is missing; expected path = FILE in every item")
+            self._add(own.problem("path", "is missing; expected path = FILE in every item"))
         if "path" not in own.texts:
             return None
         try:
             return absolute_path(own.texts["path"], self._base_dir)
         except ValueError as error:  # too long once it is absolute
-            self._add(own.lines["path"], own.name, "path", str(error))
+            self._add(own.problem("path", str(error)))
             return None
 
     def _run_as(self, own: _Values, *, items_may_set_gid: bool = False) -> Account | None:
@@ -169,9 +181,9 @@ class Checker:
         for error in found:
             section = uid_section if error.option == "uid" else gid_section
             if section is None:
-                self.problems[Problem(COMMAND_LINE, 0, "", f"--{error.option}", str(error))] = None
+                self._add(Problem(COMMAND_LINE, 0, "", f"--{error.option}", str(error)))
             else:
-                self._add(section.lines[error.option], section.name, error.option, str(error))
+                self._add(section.problem(error.option, str(error)))
         return None
 
     def _id_text(self, name: str, own: _Values) -> tuple[str | None, _Values | None]:
@@ -207,10 +219,10 @@ class Checker:
         """Warn of options in this section that do nothing; one in [general] may be meant for other items."""
         if not any(self._is_on(action, own) for action in _ACTIONS):
             text = "nothing would ever run; expected upbound_action, downbound_action or size_action"
-            self._add(own.line, own.name, "", text, warning=True)
+            self._add(own.problem("", text, warning=True))
         for name, needed, text in _PAIRS:
             if name in own.texts and self._is_on(name, own) and not self._is_on(needed, own):
-                self._add(own.lines[name], own.name, name, text, warning=True)
+                self._add(own.problem(name, text, warning=True))
 
     def _is_on(self, name: str, own: _Values) -> bool:
         """Return whether an option has an effect; one with an error would, once that is mended."""
@@ -220,10 +232,6 @@ class Checker:
             if name in section.lines:
                 break
         return OPTIONS_BY_NAME[name].parse(self._text(name, own)) not in (None, False, EVERY_MATCH)
-
-
-def _inherited(name: str) -> bool:
-    return name in OPTIONS_BY_NAME and OPTIONS_BY_NAME[name].where is Where.ANYWHERE
 
 
 def _check_place(option: Option, section: str) -> None:

@@ -54,26 +54,32 @@ class Item:
     size_action: bytes | None
     run_as: Account
     action_timeout_s: int
+    # Where it stands; an item that moves within its file, or to another one, stays what it is.
+    source: str = field(default="", compare=False)
     line: int = field(default=0, compare=False)  # of the section's header
-    lines: Mapping[str, int] = field(
-        default_factory=dict, compare=False
-    )  # per option, [general]'s for inherited ones
-
-    def line_of(self, option: str) -> int:
-        """Return the line to name when `option` is wrong: its own, or the section's where it is not set."""
-        return self.lines.get(option, self.line)
+    lines: Mapping[str, int] = field(default_factory=dict, compare=False)  # of the options in the section
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """A whole config file, checked."""
+    """A whole config, checked: a file and its drop-ins."""
 
-    source: str  # the file, for messages
+    source: str  # the file, for messages; [general] stands in it
     athread_count: int
     regex_engine: str  # one of ENGINES
     max_line_bytes: int
-    items: tuple[Item, ...]  # in file order
+    items: tuple[Item, ...]  # in reading order
     lines: Mapping[str, int] = field(default_factory=dict, compare=False)  # of the options in [general]
+    dropins: tuple[str, ...] = field(default=(), compare=False)  # the files read after `source`
+
+    def place_of(self, item: Item, option: str) -> tuple[str, int]:
+        """Return the file and the line to name when an item's `option` is wrong.
+
+        They are those of the option in the item, or in [general], or of the item where it is not set.
+        """
+        if option in self.lines and option not in item.lines:
+            return self.source, self.lines[option]
+        return item.source, item.lines.get(option, item.line)
 
 
 def config_to_json(config: Config) -> bytes:
@@ -102,6 +108,7 @@ def config_from_json(data: bytes) -> Config:
         max_line_bytes=fields.number("max_line_bytes", MIN_LINE_BYTES, MAX_LINE_BYTES),
         items=tuple(_item(value) for value in fields.array("items")),
         lines=fields.lines(),
+        dropins=tuple(_text("config.dropins", path) for path in fields.array("dropins")),
     )
     fields.check_all_taken()
     if config.regex_engine not in ENGINES:
@@ -133,6 +140,7 @@ def _item(value: object) -> Item:
         size_action=fields.optional_bytes("size_action"),
         run_as=_account(fields.take("run_as")),
         action_timeout_s=fields.number("action_timeout_s", 1, MAX_ACTION_TIMEOUT_S),
+        source=fields.text("source"),
         line=fields.number("line", 0),
         lines=fields.lines(),
     )
@@ -186,14 +194,7 @@ class _Fields:
             raise ProtocolError(f"{self._what}.{name}: missing") from None
 
     def text(self, name: str) -> str:
-        value = self.take(name)
-        if not isinstance(value, str) or "\0" in value:
-            raise ProtocolError(f"{self._what}.{name}: expected text without NUL")
-        try:
-            value.encode("utf-8", "surrogateescape")
-        except UnicodeEncodeError:  # a surrogate that stands for no byte; os.fsencode() would raise later
-            raise ProtocolError(f"{self._what}.{name}: expected UTF-8 or escaped bytes") from None
-        return value
+        return _text(f"{self._what}.{name}", self.take(name))
 
     def boolean(self, name: str) -> bool:
         value = self.take(name)
@@ -234,6 +235,16 @@ class _Fields:
         if not isinstance(value, dict):
             raise ProtocolError(f"{self._what}.lines: expected an object")
         return {name: _number(f"{self._what}.lines", line, 0) for name, line in value.items()}
+
+
+def _text(what: str, value: object) -> str:
+    if not isinstance(value, str) or "\0" in value:
+        raise ProtocolError(f"{what}: expected text without NUL")
+    try:
+        value.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # a surrogate that stands for no byte; os.fsencode() would raise later
+        raise ProtocolError(f"{what}: expected UTF-8 or escaped bytes") from None
+    return value
 
 
 def _number(what: str, value: object, low: int, high: int = 2**63 - 1) -> int:

@@ -7,8 +7,8 @@ import sys
 from typing import BinaryIO, TextIO
 
 from lognot.check import check_config
-from lognot.config import draft_config
-from lognot.errors import MatchLimitError, PatternError
+from lognot.config import Config, draft_config
+from lognot.errors import MatchLimitError, PatternError, in_reading_order
 from lognot.pattern import choose_engine, compile_pattern
 from lognot.shown import printable
 
@@ -19,13 +19,22 @@ def try_config(path: str, uid: str | None, gid: str | None, directory: str | Non
     config, problems = draft_config(path, uid=uid, gid=gid, base_dir=base_dir)
     if config is not None:
         problems = (*problems, *check_config(config))
-    for problem in sorted(problems, key=lambda problem: problem.line):
+    for problem in in_reading_order(problems):
         print(printable(str(problem)), file=sys.stderr)
     if any(not problem.warning for problem in problems):
         return 1
     assert config is not None
-    print(printable(f"{path}: ok, {len(config.items)} items"))
+    print(printable(f"{path}: ok, {_summary(config)}"))
     return 0
+
+
+def _summary(config: Config) -> str:
+    text = f"{len(config.items)} items"
+    if not config.dropins:
+        return text
+    count, files = sum(item.source != config.source for item in config.items), len(config.dropins)
+    directory = os.path.dirname(config.dropins[0])
+    return f"{text} ({count} of them in {files} file{'s' if files > 1 else ''} in {directory})"
 
 
 def try_regex(regex: str, lines: BinaryIO, output: TextIO) -> int:

@@ -361,7 +361,7 @@ def test_a_broken_config_changes_nothing_and_every_error_is_said(
     for wanted in (
         r":5: \[B\] path: is missing",
         r":6: \[B\] upbound_freq: expected COUNT/SECONDS, got 'often'",
-        r":8: \[A\] this section stands in line 1 already",
+        rf":8: \[A\] this section stands at {place}:1 already",
         r":9: \[A\] nonsense: unknown option",
     ):
         assert sum(bool(re.search(place + wanted, line)) for line in errors) == 1, wanted

@@ -11,7 +11,7 @@ import pytest
 
 from lognot import check
 from lognot.check import check_actions, check_config, check_logs, check_patterns
-from lognot.config import Config, config_from_json, config_to_json, parse_config
+from lognot.config import Config, Source, config_from_json, config_to_json, parse_config
 from lognot.errors import PatternError, Problem
 from unit.people import ROOT, USERS
 
@@ -80,6 +80,25 @@ def test_a_regex_that_does_not_compile_is_said_at_its_line() -> None:
 def test_lines_are_still_known_in_the_process_that_got_the_config_as_json() -> None:
     config = item("upbound_action = echo $1")
     assert texts(check_patterns(config_from_json(config_to_json(config)))) == texts(check_patterns(config))
+
+
+def test_what_is_wrong_is_said_where_it_stands_also_in_a_dropin() -> None:
+    config, _ = parse_config(
+        b"[general]\nregex = (\n[a]\npath = /dev/null\nupbound_action = x '\n",
+        "c.conf",
+        dropins=[Source("c.d/x.conf", b"[b]\npath = /dev/null\nregex = a\nupbound_action = x $1\n")],
+        started_by=ROOT,
+        users=USERS,
+    )
+    assert config is not None
+    places = [(problem.source, problem.line, problem.section) for problem in check_config(config)]
+    assert places == [
+        ("c.conf", 2, "a"),
+        ("c.conf", 4, "a"),
+        ("c.conf", 5, "a"),
+        ("c.d/x.conf", 2, "b"),
+        ("c.d/x.conf", 4, "b"),
+    ]
 
 
 def test_an_engine_that_cannot_be_had_is_the_only_problem(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,6 +170,6 @@ def test_what_is_no_regular_file_is_an_error(tmp_path: Path) -> None:
 
 
 def test_the_examples_of_the_installed_config_pass() -> None:
-    data = re.sub(rb"(?m)^;", b"", INSTALLED.read_bytes()).replace(b"uid = mail", b"uid = bob")
-    config = config_of(data.replace(b"gid = root", b"gid = adm"))
+    data = re.sub(rb"(?m)^;", b"", INSTALLED.read_bytes())
+    config = config_of(re.sub(rb"uid = (mail|_lognot-action)\b", b"uid = bob", data))
     assert check_patterns(config) == check_actions(config) == ()

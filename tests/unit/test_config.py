@@ -18,6 +18,7 @@ from lognot.config import (
     Config,
     Frequency,
     Item,
+    Source,
     config_from_json,
     config_to_json,
     load_config,
@@ -150,8 +151,9 @@ def test_every_option_of_the_table_is_known_where_it_says_and_parses_its_default
 
 def test_the_table_and_the_values_have_the_same_options() -> None:
     renamed = {"upbound": "upbound_freq", "downbound": "downbound_freq", "action_timeout_s": "action_timeout"}
-    item_fields = set(Item.__dataclass_fields__) - {"name", "line", "lines", "run_as"}
-    general_fields = set(Config.__dataclass_fields__) - {"source", "items", "lines", "max_line_bytes"}
+    places = {"source", "line", "lines", "dropins"}
+    item_fields = set(Item.__dataclass_fields__) - {"name", "run_as"} - places
+    general_fields = set(Config.__dataclass_fields__) - {"items", "max_line_bytes"} - places
     expected = {renamed.get(name, name) for name in item_fields} | general_fields | {"uid", "gid", "max_line"}
     assert set(OPTIONS_BY_NAME) == expected and len(OPTIONS) == len(expected)
 
@@ -203,12 +205,13 @@ def test_bytes_that_are_no_utf8_survive() -> None:
 def test_items_are_equal_whatever_their_lines_are() -> None:
     first, second = item_of(b"upbound_freq = 0/7\n"), item_of(b"\n\n; moved\nregex = .*\n")
     assert first == second == ITEM and hash(first) == hash(second)
-    assert (first.line, second.line_of("regex"), first.line_of("regex")) == (3, 9, 3)
+    assert (first.line, first.lines["path"], second.line, second.lines["regex"]) == (3, 4, 3, 9)
 
 
 def test_an_inherited_option_is_to_be_found_in_general() -> None:
-    item = item_of(b"size = 1\nsize_action = x", general=b"regex = x")
-    assert (item.line_of("regex"), item.line_of("size"), item.line_of("usecrc")) == (2, 6, 3)
+    config = config_of(b"[general]\nregex = x\n[a]\npath = /x\nsize = 1\nsize_action = x\n")
+    places = [config.place_of(config.items[0], option) for option in ("regex", "size", "usecrc")]
+    assert places == [("f", 2), ("f", 5), ("f", 3)]
 
 
 def test_the_command_line_overrides_general_and_items() -> None:
@@ -448,24 +451,141 @@ def test_an_endless_file_is_refused() -> None:
 
 
 def test_the_installed_config_watches_nothing_and_passes() -> None:
-    config, problems = parse(INSTALLED.read_bytes())
+    config, problems = parse(INSTALLED.read_bytes().replace(b"uid = _lognot-action", b"uid = bob"))
     assert config is not None and config.items == ()
     assert [problem.text for problem in problems] == ["names no log: there is nothing to watch"]
 
 
 def test_the_installed_config_shows_every_option_with_its_default() -> None:
     general = INSTALLED.read_text().partition("[ssh-")[0]
+    used = dict(re.findall(r"(?m)^(\w+) =[ ]?(.*)$", general))
+    assert used == {"uid": "_lognot-action"}
     shown = dict(re.findall(r"(?m)^;(\w+) =[ ]?(.*)$", general))
-    assert set(shown) == set(OPTIONS_BY_NAME) - {"path"}
+    assert set(shown) == set(OPTIONS_BY_NAME) - {"path", "uid"}
     for name, value in shown.items():
-        assert value == (OPTIONS_BY_NAME[name].default if name not in ("uid", "gid") else "root"), name
+        assert value == (OPTIONS_BY_NAME[name].default if name != "gid" else "adm"), name
 
 
 def test_the_examples_of_the_installed_config_are_good() -> None:
-    data = re.sub(rb"(?m)^;", b"", INSTALLED.read_bytes()).replace(b"uid = mail", b"uid = bob")
-    data = data.replace(b"gid = root", b"gid = adm")
-    config = config_of(data)
+    data = re.sub(rb"(?m)^;", b"", INSTALLED.read_bytes())
+    config = config_of(re.sub(rb"uid = (mail|_lognot-action)\b", b"uid = bob", data))
     assert {item.name for item in config.items} >= {"ssh-password", "errors", "application-size", "heartbeat"}
+    # Whoever can mail need not be root; nobody else can change the packet filter or restart a service.
+    assert {item.name for item in config.items if item.run_as.uid != 0} == {"errors"}
+
+
+# --- drop-ins ---
+
+RUN = b"path = /x\nupbound_action = run\n"
+PLACED_ITEM = b"[%s]\n" + RUN
+
+
+def parse_files(*data: bytes) -> tuple[Config | None, tuple[Problem, ...]]:
+    """Parse c.conf and its drop-ins c.d/0.conf, c.d/1.conf and so on."""
+    dropins = [Source(f"c.d/{number}.conf", text) for number, text in enumerate(data[1:])]
+    return parse_config(data[0], "c.conf", dropins=dropins, started_by=ROOT, users=USERS)
+
+
+def said_of(*data: bytes) -> list[str]:
+    return [str(problem) for problem in parse_files(*data)[1]]
+
+
+def test_items_come_in_reading_order_and_general_holds_for_all() -> None:
+    general = b"[general]\nregex = e\nuid = bob\n"
+    config, problems = parse_files(PLACED_ITEM % b"z" + general, PLACED_ITEM % b"b", PLACED_ITEM % b"a")
+    assert config is not None and problems == ()
+    assert [(item.name, item.regex, item.run_as) for item in config.items] == [
+        (name, b"e", BOB) for name in ("z", "b", "a")
+    ]
+    assert (config.source, config.dropins) == ("c.conf", ("c.d/0.conf", "c.d/1.conf"))
+
+
+def test_an_option_is_to_be_found_in_the_file_that_it_stands_in() -> None:
+    config, _ = parse_files(b"[general]\nregex = e\nsize = 1\n", b"\n[a]\n" + RUN + b"size = 2\n")
+    assert config is not None
+    for known in (config, config_from_json(config_to_json(config))):
+        places = [known.place_of(known.items[0], option) for option in ("regex", "size", "path", "usecrc")]
+        assert places == [("c.conf", 2), ("c.d/0.conf", 5), ("c.d/0.conf", 3), ("c.d/0.conf", 2)]
+
+
+def test_an_item_is_the_same_in_another_file() -> None:
+    here, there = parse_files(b";\n" + PLACED_ITEM % b"a")[0], parse_files(b"", PLACED_ITEM % b"a")[0]
+    assert here is not None and there is not None
+    assert here.items == there.items == (ITEM,) and here == there
+    assert here.items[0].source != there.items[0].source
+
+
+def test_items_in_dropins_only_are_something_to_watch() -> None:
+    assert said_of(b"", PLACED_ITEM % b"a") == []
+    assert said_of(b"", b"; nothing\n") == ["c.conf: warning: names no log: there is nothing to watch"]
+
+
+def test_problems_name_the_file_and_come_in_reading_order() -> None:
+    general = b"\n\n\n[general]\nuid = eve\nusecrc = x\n"
+    assert said_of(general + PLACED_ITEM % b"a", b"[b]\nsize = x\n", b"x\n[c]\n" + RUN + b"gid = x\n") == [
+        "c.conf:5: [general] uid: there is no user 'eve'; expected a user name or number",
+        "c.conf:6: [general] usecrc: expected yes or no (1 or 0, true or false), got 'x'",
+        f"c.d/0.conf:1: warning: [b] {NOTHING}",
+        "c.d/0.conf:1: [b] path: is missing; expected path = FILE in every item",
+        "c.d/0.conf:2: [b] size: expected NUMBER[B K M G], got 'x'",
+        "c.d/1.conf:1: expected [section], option = value or a comment, got 'x'",
+        "c.d/1.conf:5: [c] gid: there is no group 'x'; expected a group name or number",
+    ]
+
+
+def test_wrong_ids_on_the_command_line_are_said_first() -> None:
+    _, problems = parse_config(b"[general]\nx = 1\n", "bad.conf", uid="x", started_by=ROOT, users=USERS)
+    assert [problem.source for problem in problems] == ["command line", "bad.conf", "bad.conf"]
+
+
+def test_two_items_of_one_name_are_refused_across_files() -> None:
+    expected = "this section stands at {} already; expected each name once"
+    assert said_of(PLACED_ITEM % b"a", PLACED_ITEM % b"b", PLACED_ITEM % b"a" + PLACED_ITEM % b"b") == [
+        f"c.d/1.conf:1: [a] {expected.format('c.conf:1')}",
+        f"c.d/1.conf:4: [b] {expected.format('c.d/0.conf:1')}",
+    ]
+
+
+def test_general_in_a_dropin_is_refused_and_changes_nothing() -> None:
+    general = b"[general]\nuid = eve\nathread_count = x\n"
+    for first in (b"", b"[general]\n"):
+        assert said_of(first + PLACED_ITEM % b"a", general + PLACED_ITEM % b"b") == [
+            "c.d/0.conf:1: [general] a drop-in holds items only; this section is expected in c.conf"
+        ]
+
+
+def test_the_items_of_all_files_are_bounded_together() -> None:
+    items = [PLACED_ITEM % str(number).encode() for number in range(MAX_ITEMS + 1)]
+    assert said_of(items[0], b"".join(items[1:-1])) == []
+    assert said_of(items[0], b"".join(items[1:-1]), b"\n" + items[-1]) == [
+        f"c.d/1.conf:2: [{MAX_ITEMS}] one item too many; expected at most 4096"
+    ]
+
+
+def test_dropins_are_read_with_the_file_beside_them(tmp_path: Path) -> None:
+    file, directory = tmp_path / "c.conf", tmp_path / "c.d"
+    directory.mkdir()
+    file.write_bytes(b"[general]\nregex = e\n" + PLACED_ITEM % b"b")
+    (directory / "x.conf").write_bytes(PLACED_ITEM % b"a")
+    config = load_config(str(file), base_dir="/", users=USERS)
+    assert [(item.name, item.regex) for item in config.items] == [("b", b"e"), ("a", b"e")]
+    assert config.dropins == (str(directory / "x.conf"),)
+
+
+def test_a_dropin_that_cannot_be_read_refuses_the_config(tmp_path: Path) -> None:
+    file, directory = tmp_path / "c.conf", tmp_path / "c.d"
+    directory.mkdir()
+    file.write_bytes(b"[a]\nx = 1\n")
+    (directory / "0.conf").symlink_to("nowhere")
+    (directory / "1.conf").write_bytes(b"[b]\npath = /x\n")
+    config, problems = read_config(str(file), base_dir="/", users=USERS)
+    assert config is None
+    assert [(problem.source, problem.line) for problem in problems if not problem.warning] == [
+        (str(file), 1),
+        (str(file), 2),
+        (str(directory / "0.conf"), 0),
+    ]
+    assert problems[-1].source == str(directory / "1.conf")
 
 
 # --- any bytes, and JSON ---
@@ -518,7 +638,28 @@ def test_any_bytes_give_a_config_or_problems(data: bytes) -> None:
     if config is not None:
         again = config_from_json(config_to_json(config))
         assert again == config
-        assert [item.lines for item in again.items] == [item.lines for item in config.items]
+        assert places_of(again) == places_of(config)
+
+
+@given(st.lists(SOUP | FILES, min_size=2, max_size=3))
+def test_any_files_give_a_config_or_problems(data: list[bytes]) -> None:
+    config, problems = parse_files(*data)
+    names = ["c.conf", "c.d/0.conf", "c.d/1.conf"]
+    places = [(names.index(problem.source), problem.line) for problem in problems]
+    assert places == sorted(places)
+    assert (config is None) == any(not problem.warning for problem in problems)
+    if config is not None:
+        order = [(names.index(item.source), item.line) for item in config.items]
+        assert order == sorted(set(order))
+
+
+def places_of(config: Config) -> list[object]:
+    """List what equality does not look at."""
+    return [
+        config.lines,
+        config.dropins,
+        *((item.source, item.line, item.lines) for item in config.items),
+    ]
 
 
 ACCOUNTS = st.builds(
@@ -530,11 +671,12 @@ ACCOUNTS = st.builds(
     home=st.just("/"),
 )
 BYTES = st.binary().map(lambda data: data.replace(b"\0", b""))
+PATHS = BYTES.map(lambda data: "/" + data.decode("utf-8", "surrogateescape"))
 FREQUENCIES = st.builds(Frequency, count=st.integers(0, 10**6), seconds=st.integers(1, 31_622_400))
 ITEMS = st.builds(
     Item,
     name=st.text(st.characters(blacklist_categories=["Cs", "Cc"]), min_size=1),
-    path=BYTES.map(lambda data: "/" + data.decode("utf-8", "surrogateescape")),
+    path=PATHS,
     regex=BYTES.filter(bool),
     upbound_action=st.none() | BYTES,
     upbound=FREQUENCIES | st.just(EVERY_MATCH),
@@ -545,6 +687,7 @@ ITEMS = st.builds(
     size_action=st.none() | BYTES,
     run_as=ACCOUNTS,
     action_timeout_s=st.integers(1, 86400),
+    source=PATHS,
     line=st.integers(0, 2**20),
     lines=st.dictionaries(st.sampled_from([*OPTIONS_BY_NAME]), st.integers(0, 2**20)),
 )
@@ -556,16 +699,14 @@ CONFIGS = st.builds(
     max_line_bytes=st.integers(1024, 16 * 1024**2),
     items=st.lists(ITEMS, max_size=3, unique_by=lambda item: item.name).map(tuple),
     lines=st.dictionaries(st.sampled_from(["uid", "regex_engine"]), st.integers(0, 2**20)),
+    dropins=st.lists(PATHS, max_size=3).map(tuple),
 )
 
 
 @given(CONFIGS)
 def test_json_loses_nothing(config: Config) -> None:
     again = config_from_json(config_to_json(config))
-    assert again == config and again.lines == config.lines
-    assert [(item.line, item.lines) for item in again.items] == [
-        (item.line, item.lines) for item in config.items
-    ]
+    assert again == config and places_of(again) == places_of(config)
 
 
 GOOD = json.loads(
@@ -610,6 +751,10 @@ def test_json_with_a_value_of_another_type_is_refused(way: tuple[str | int, ...]
         (("regex_engine",), "re"),
         (("lines",), []),
         (("lines",), {"uid": "1"}),
+        (("dropins",), None),
+        (("dropins",), [1]),
+        (("dropins",), ["\0"]),
+        (("items", 0, "source"), ...),
         (("items", 0, "name"), ""),
         (("items", 0, "path"), "x"),
         (("items", 0, "regex"), ""),

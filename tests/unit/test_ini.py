@@ -6,25 +6,31 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from lognot.ini import MAX_SYNTAX_PROBLEMS, RawOption, RawSection, parse_ini
+from lognot.errors import Problem
+from lognot.ini import MAX_SYNTAX_PROBLEMS, RawOption, RawSection, Source, parse_ini
 from lognot.shown import SHOWN_CHARACTERS, shown
 
 
+def parse(*data: bytes) -> tuple[tuple[RawSection, ...], tuple[Problem, ...]]:
+    """Parse files that are called f, g, h."""
+    return parse_ini([Source(path, text) for path, text in zip("fgh", data, strict=False)])
+
+
 def sections_of(data: bytes) -> tuple[RawSection, ...]:
-    sections, problems = parse_ini(data, "f")
+    sections, problems = parse(data)
     assert problems == ()
     return sections
 
 
-def problems_of(data: bytes) -> list[str]:
-    return [str(problem) for problem in parse_ini(data, "f")[1]]
+def problems_of(*data: bytes) -> list[str]:
+    return [str(problem) for problem in parse(*data)[1]]
 
 
 def test_sections_and_options_carry_their_lines() -> None:
     data = b"; one\n\n[a]\npath = /x\n  # two\nRegEx=y\n[B c]\n\tsize\t=\t1 \n"
     assert sections_of(data) == (
-        RawSection("a", 3, (RawOption("path", "/x", 4), RawOption("regex", "y", 6))),
-        RawSection("B c", 7, (RawOption("size", "1", 8),)),
+        RawSection("a", "f", 3, (RawOption("path", "/x", 4), RawOption("regex", "y", 6))),
+        RawSection("B c", "f", 7, (RawOption("size", "1", 8),)),
     )
 
 
@@ -63,7 +69,7 @@ def test_an_empty_value_is_a_value() -> None:
     [b"[a]\r\nsize = 1\r\n", b"\xef\xbb\xbf[a]\nsize = 1", b"[a]\nsize = 1", b"[a]  \n  size = 1\n\n\n"],
 )
 def test_crlf_bom_indentation_and_a_missing_last_newline_change_nothing(data: bytes) -> None:
-    assert sections_of(data) == (RawSection("a", 1, (RawOption("size", "1", 2),)),)
+    assert sections_of(data) == (RawSection("a", "f", 1, (RawOption("size", "1", 2),)),)
 
 
 def test_only_one_carriage_return_belongs_to_the_newline() -> None:
@@ -72,7 +78,7 @@ def test_only_one_carriage_return_belongs_to_the_newline() -> None:
 
 @pytest.mark.parametrize("data", [b"", b"\n", b"\xef\xbb\xbf", b"# only\n; comments", b" \t\r\n"])
 def test_an_empty_file_has_no_section_and_no_problem(data: bytes) -> None:
-    assert parse_ini(data, "f") == ((), ())
+    assert parse(data) == ((), ())
 
 
 def test_general_is_known_in_any_case_and_other_names_are_literal() -> None:
@@ -120,10 +126,10 @@ def test_any_bytes_of_a_value_come_back() -> None:
             r"f:1: [a\u202e] the section name 'a\u202e' holds a control character or is not UTF-8",
         ),
         ("[{}]\n".format("é" * 33).encode(), f"f:1: [{'é' * 33}] the section name is longer than 64 bytes"),
-        (b"[a]\n[b]\n[a]\n", "f:3: [a] this section stands in line 1 already; expected each name once"),
+        (b"[a]\n[b]\n[a]\n", "f:3: [a] this section stands at f:1 already; expected each name once"),
         (
             b"[GENERAL]\n[general]\n",
-            "f:2: [general] this section stands in line 1 already; expected each name once",
+            "f:2: [general] this section stands at f:1 already; expected each name once",
         ),
         (
             b"[a]\nsize = 1\nSIZE = 2\n",
@@ -136,12 +142,53 @@ def test_each_error_is_said_exactly(data: bytes, expected: str) -> None:
     assert problems_of(data) == [expected]
 
 
+def test_files_are_read_as_one_and_each_begins_anew() -> None:
+    sections, problems = parse(b"[general]\n[a]\nsize = 1\n", b"\xef\xbb\xbf; h\n[b]\nsize = 2\n", b"")
+    assert problems == ()
+    assert sections == (
+        RawSection("general", "f", 1, ()),
+        RawSection("a", "f", 2, (RawOption("size", "1", 3),)),
+        RawSection("b", "g", 2, (RawOption("size", "2", 3),)),
+    )
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b"size = 1\n", ["g:1: size: stands before the first [section]; expected a section line above it"]),
+        (b"\n[a]\n", ["g:2: [a] this section stands at f:2 already; expected each name once"]),
+        (b"[b]\n[b]\n", ["g:2: [b] this section stands at g:1 already; expected each name once"]),
+        (
+            b"[General]\nuid = 1\nuid = 2\n[GENERAL]\n",
+            [
+                "g:1: [general] a drop-in holds items only; this section is expected in f",
+                "g:3: [general] uid: is set in line 2 of this section already; expected it once",
+                "g:4: [general] a drop-in holds items only; this section is expected in f",
+            ],
+        ),
+        (b"\xff\xfe[\0", ["g:1: this is UTF-16 text; expected UTF-8"]),
+    ],
+)
+@pytest.mark.parametrize("first", [b"[general]\n[a]\n", b"\n[a]\n"])
+def test_each_error_of_a_second_file_is_said_exactly(first: bytes, data: bytes, expected: list[str]) -> None:
+    sections, problems = parse(first, data, b"[c]\n")
+    assert [str(problem) for problem in problems] == expected
+    assert "general" not in {section.name for section in sections if section.source == "g"}
+    assert sections[-1] == RawSection("c", "h", 1, ())
+
+
+def test_too_many_errors_are_too_many_for_all_files() -> None:
+    problems = problems_of(b"[a]\nx\n", b"x\n" * 5000, b"x\n")
+    assert len(problems) == MAX_SYNTAX_PROBLEMS + 1
+    assert problems[-1].startswith(f"g:{MAX_SYNTAX_PROBLEMS - 1}: too many errors")
+
+
 def test_a_name_of_64_bytes_is_fine_and_sections_may_share_options() -> None:
     assert len(sections_of(b"[%b]\nsize = 1\n[b]\nsize = 1\n" % (b"a" * 64))) == 2
 
 
 def test_what_follows_an_error_is_read_too() -> None:
-    sections, problems = parse_ini(b"x\n[a\nsize = 1\ny\n[a]\nsize = 2\nsize = 3\n", "f")
+    sections, problems = parse(b"x\n[a\nsize = 1\ny\n[a]\nsize = 2\nsize = 3\n")
     assert [problem.line for problem in problems] == [1, 2, 4, 5, 7]
     assert [[option.value for option in section.options] for section in sections] == [["1"], ["2", "3"]]
 
@@ -158,7 +205,7 @@ def test_a_file_that_is_no_config_ends_early() -> None:
     | st.lists(st.sampled_from([b"[", b"]", b"\n", b"=", b"a", b" ", b"\0", b"\r", b"#"])).map(b"".join)
 )
 def test_any_bytes_give_sections_or_problems_in_line_order(data: bytes) -> None:
-    sections, problems = parse_ini(data, "f")
+    sections, problems = parse(data)
     last = data.count(b"\n") + 1
     lines = [problem.line for problem in problems]
     assert lines == sorted(lines) and all(1 <= line <= last for line in lines)

@@ -1,0 +1,78 @@
+"""The files that a config is made of, read: FILE, and beside FILE.conf the drop-ins FILE.d/*.conf.
+
+What counts as a drop-in is what administrators expect of such a directory: a regular file, or a link to one,
+whose name ends in `.conf` and does not begin with a dot, in the order of the names' bytes. So a package
+manager's `x.conf.dpkg-new` and an editor's `x.conf~` are left alone, and a link to /dev/null turns a drop-in
+off.
+
+Run by whoever reads a config, the supervisor as root among them. Nothing in here looks at what the files say.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from itertools import islice
+
+from lognot.errors import Problem
+from lognot.ini import Source
+
+SUFFIX = ".conf"
+MAX_FILE_BYTES = 16 * 1024**2  # MAX_ITEMS items of 4 KiB: `--config /dev/zero` must come to an end
+MAX_DROPINS = 1024  # a file for each service of a large machine, and not what lies in a mistaken directory
+
+
+def read_sources(path: str) -> tuple[tuple[Source, ...], tuple[Problem, ...]]:
+    """Return the config file `path` and its drop-ins in reading order, and what could not be read.
+
+    Without the config file itself there is nothing to read: no file, one problem.
+    """
+    main = _read(path)
+    if isinstance(main, Problem):
+        return (), (main,)
+    names = _list_dropins(path)
+    if isinstance(names, Problem):
+        return (main,), (names,)
+    found = [_read(name) for name in names]
+    return (
+        (main, *(source for source in found if isinstance(source, Source))),
+        tuple(problem for problem in found if isinstance(problem, Problem)),
+    )
+
+
+def _list_dropins(path: str) -> list[str] | Problem:
+    """Return the drop-ins of a config file in reading order; none where there is no directory for them."""
+    if not path.endswith(SUFFIX):
+        return []
+    directory = path.removesuffix(SUFFIX) + ".d"
+    try:
+        with os.scandir(directory) as entries:
+            names = list(islice((entry.name for entry in entries if _is_dropin(entry)), MAX_DROPINS + 1))
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        return Problem(directory, 0, "", "", f"cannot read the drop-ins: {error.strerror}")
+    if len(names) > MAX_DROPINS:
+        return Problem(directory, 0, "", "", f"holds more than {MAX_DROPINS} drop-ins")
+    return [os.path.join(directory, name) for name in sorted(names, key=os.fsencode)]
+
+
+def _is_dropin(entry: os.DirEntry[str]) -> bool:
+    if entry.name.startswith(".") or not entry.name.endswith(SUFFIX):
+        return False
+    try:
+        return stat.S_ISREG(entry.stat().st_mode)  # asked before it is opened: a FIFO would make us wait
+    except OSError:  # such as a link that leads nowhere: reading it says what is wrong
+        return True
+
+
+def _read(path: str) -> Source | Problem:
+    try:
+        with open(path, "rb") as file:
+            data = file.read(MAX_FILE_BYTES + 1)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        return Problem(path, 0, "", "", f"cannot read the config: {reason}")
+    if len(data) > MAX_FILE_BYTES:
+        return Problem(path, 0, "", "", f"is longer than {MAX_FILE_BYTES} bytes")
+    return Source(path, data)
