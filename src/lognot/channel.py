@@ -9,9 +9,12 @@ does not read cannot stop us; whoever feeds a slow peer looks at `pending_bytes`
 
 from __future__ import annotations
 
+import contextlib
 import os
+import select
 import socket
 import struct
+import time
 from collections import deque
 
 from lognot.errors import LognotError, ProtocolError
@@ -33,7 +36,7 @@ class ChannelClosed(LognotError):
 
 
 class ChannelStuck(LognotError):
-    """The peer has stopped reading, and more waits for it than may."""
+    """The peer has stopped reading, and more waits for it than may; or it says nothing for too long."""
 
 
 def socket_pair() -> tuple[socket.socket, socket.socket]:
@@ -116,10 +119,10 @@ class Channel:
             raise ChannelClosed("the peer is gone") from error
         return True
 
-    def receive(self) -> list[tuple[Message, int]]:
+    def receive(self, at_once: int = RECEIVE_AT_ONCE) -> list[tuple[Message, int]]:
         """Give the messages that wait, each with its descriptor (-1: none), which the caller then owns.
 
-        At most RECEIVE_AT_ONCE at a time; the selector says when there are more.
+        At most `at_once` at a time; the selector says when there are more.
 
         Raises:
             ChannelClosed: the peer is gone, and all that it sent was given out before.
@@ -127,7 +130,7 @@ class Channel:
         """
         messages: list[tuple[Message, int]] = []
         try:
-            self._receive_into(messages)
+            self._receive_into(messages, at_once)
         except ProtocolError:
             for _, fd in messages:  # nobody will get them
                 if fd >= 0:
@@ -135,8 +138,8 @@ class Channel:
             raise
         return messages
 
-    def _receive_into(self, messages: list[tuple[Message, int]]) -> None:
-        while len(messages) < RECEIVE_AT_ONCE:
+    def _receive_into(self, messages: list[tuple[Message, int]], at_once: int) -> None:
+        while len(messages) < at_once:
             try:
                 packet, fd = self._receive_packet()
             except BlockingIOError:
@@ -164,6 +167,22 @@ class Channel:
                 raise ProtocolError(f"{type(message).__name__} with the wrong number of descriptors")
             messages.append((message, fd))
 
+    def wait(self, timeout_s: float) -> Message:
+        """Wait for one message; of a peer that sends no descriptors.
+
+        Raises:
+            ChannelClosed: the peer is gone.
+            ChannelStuck: it said nothing within `timeout_s` seconds.
+            ProtocolError: it sent what it must not.
+        """
+        poll = select.poll()
+        poll.register(self, select.POLLIN)
+        deadline = time.monotonic() + timeout_s
+        while poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+            for message, _ in self.receive(at_once=1):
+                return message
+        raise ChannelStuck(f"the peer said nothing within {timeout_s:g} seconds")
+
     def _receive_packet(self) -> tuple[bytes, int]:
         try:
             packet, ancillary, flags, _ = self._sock.recvmsg(
@@ -182,6 +201,11 @@ class Channel:
                 os.close(fd)
             raise ProtocolError("malformed packet")
         return packet, fd
+
+    def shut_down(self) -> None:
+        """End the connection for every process that holds this end of it."""
+        with contextlib.suppress(OSError):  # it has ended already
+            self._sock.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Close our end, and every descriptor that was on its way."""

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 
 from lognot.channel import Channel, socket_pair
 from lognot.errors import LognotError
-from lognot.messages import MAX_QUOTE_BYTES, Message, Note, Notice
-from lognot.privileges import become, forbid_dumps, set_process_title
+from lognot.messages import MAX_QUOTE_BYTES, UNKNOWN_STATUS, Message, Note, Notice
+from lognot.privileges import become, forbid_tracing, set_process_title
 from lognot.service import forget_signals
 from lognot.users import Account
 
@@ -35,11 +35,11 @@ LONGEST_DELAY_S = 0.9  # so that a role is back within a second whatever happene
 
 @dataclass(slots=True)
 class Child:
-    """A role that runs: its process, a descriptor that is readable once it ended, and our channel to it."""
+    """A role that runs as our child: its process, and our channel to it."""
 
     name: str
     pid: int
-    pidfd: int
+    pidfd: int  # can be read once the process has ended
     channel: Channel
 
     def kill(self) -> None:
@@ -55,7 +55,9 @@ class Child:
 
 
 def how_it_ended(wait_status: int) -> str:
-    """Say in words what waitpid(2) says in a number."""
+    """Say in words what waitpid(2) says in a number, or that nobody could say it."""
+    if wait_status == UNKNOWN_STATUS:
+        return "nobody can say how"
     if os.WIFSIGNALED(wait_status):
         number = os.WTERMSIG(wait_status)
         try:
@@ -71,6 +73,7 @@ def start_child(
     *,
     from_child: frozenset[type[Message]],
     to_child: frozenset[type[Message]],
+    kept: tuple[int, ...] = (),
 ) -> Child:
     """Fork a role.
 
@@ -79,6 +82,7 @@ def start_child(
         main: what the child does; when it returns, the child ends with status 0.
         from_child: what we accept from it.
         to_child: what it accepts from us.
+        kept: descriptors that the child has too, besides its channel.
 
     Raises:
         OSError: fork(2), socketpair(2) or pidfd_open(2) failed.
@@ -92,7 +96,7 @@ def start_child(
         raise
     if pid == 0:
         ours.detach()  # closed below; the object must not close that number a second time
-        _run_child(name, main, Channel(theirs, to_child))
+        _run_child(name, main, Channel(theirs, to_child), kept)
     theirs.close()
     try:
         pidfd = os.pidfd_open(pid)
@@ -104,11 +108,11 @@ def start_child(
     return Child(name, pid, pidfd, Channel(ours, from_child))
 
 
-def _run_child(name: str, main: Callable[[Channel], None], channel: Channel) -> None:
+def _run_child(name: str, main: Callable[[Channel], None], channel: Channel, kept: tuple[int, ...]) -> None:
     """Be the child; never returns, so nothing of the supervisor's goes on here."""
     status = 1
     try:
-        _inherit_only(channel.fileno())
+        _inherit_only(channel.fileno(), *kept)
         set_process_title(f"lognot: {name}")
         main(channel)
         status = 0
@@ -203,7 +207,7 @@ def _answer(
         try:
             prepare()
             become(account)
-            forbid_dumps()
+            forbid_tracing()
             data = function()
             status = 0
         except Exception as error:

@@ -24,6 +24,11 @@ def _parser() -> argparse.ArgumentParser:
     job = parser.add_mutually_exclusive_group()
     job.add_argument("-t", "--test", metavar="FILE", help="check a config, say what is wrong, start nothing")
     job.add_argument("-T", "--retest", metavar="REGEX", help="try a regex on the lines of standard input")
+    job.add_argument(
+        "--executor",
+        action="store_true",
+        help="run actions for a lognot with --exec-socket; systemd passes the socket",
+    )
     job.add_argument("-V", "--version", action="version", version=f"lognot {__version__}")
     parser.add_argument(
         "-c", "--config", metavar="FILE", default=DEFAULT_CONFIG, help="the config (default: %(default)s)"
@@ -36,6 +41,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("-g", "--gid", metavar="GID", help="run actions as this group (name or number)")
     parser.add_argument(
         "-w", "--chdir", metavar="DIR", help="work in DIR: actions start there, relative paths begin there"
+    )
+    parser.add_argument(
+        "--exec-socket", metavar="PATH", help="have actions run by the lognot --executor behind PATH"
     )
     parser.add_argument("-v", "--verbose", action="store_true", help="log more")
     return parser
@@ -75,18 +83,18 @@ def _run(arguments: argparse.Namespace) -> int:
         from lognot.trial import try_config
 
         return try_config(arguments.test, arguments.uid, arguments.gid, arguments.chdir)
-    from lognot.start import Options, start
+    from lognot.start import Options, start, start_launcher
 
-    return start(
-        Options(
-            config=arguments.config,
-            logfile=arguments.logfile,
-            stdout=arguments.stdout,
-            daemon=arguments.daemon,
-            pid_file=arguments.pid,
-            uid=arguments.uid,
-            gid=arguments.gid,
-            directory=arguments.chdir,
-            verbose=arguments.verbose,
-        )
+    options = Options(
+        config=arguments.config,
+        logfile=arguments.logfile,
+        stdout=arguments.stdout,
+        daemon=arguments.daemon,
+        pid_file=arguments.pid,
+        uid=arguments.uid,
+        gid=arguments.gid,
+        directory=arguments.chdir,
+        verbose=arguments.verbose,
+        exec_socket=arguments.exec_socket,
     )
+    return start_launcher(options) if arguments.executor else start(options)

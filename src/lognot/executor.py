@@ -16,6 +16,7 @@ import signal
 import socket
 import time
 from collections import Counter, OrderedDict
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -27,7 +28,7 @@ from lognot.errors import LognotError, ProtocolError
 from lognot.loop import Loop, Timer
 from lognot.messages import MAX_QUOTE_BYTES, Kind, Notice
 from lognot.notes import Notes
-from lognot.privileges import become, forbid_dumps
+from lognot.privileges import become, forbid_tracing
 from lognot.process import StartMark, open_other_member, signal_group, start_shell
 from lognot.service import ignore_stop_signals
 from lognot.settings import Config, Item, config_from_json
@@ -45,7 +46,13 @@ FILES_OF_OURS = 64  # channels and what a start needs for a moment
 MAX_OCCASIONS = 16384  # streams and items whose last occasion is remembered
 
 
-def run_executor(channel: Channel, account: Account, directory: str, open_files: tuple[int, int]) -> None:
+def run_executor(
+    channel: Channel,
+    account: Account,
+    directory: str,
+    open_files: tuple[int, int],
+    approve: Callable[[bytes], bool],
+) -> None:
     """Be an executor until told to stop; the first thing is to become `account`.
 
     Args:
@@ -53,6 +60,7 @@ def run_executor(channel: Channel, account: Account, directory: str, open_files:
         account: who to be.
         directory: where the actions start.
         open_files: RLIMIT_NOFILE, soft and hard, that lognot was started with: the actions inherit it.
+        approve: says whether a config, as the supervisor sends it, is the administrator's.
 
     Raises:
         LognotError, OSError: what cannot be gone on from; a new executor will be started.
@@ -60,9 +68,9 @@ def run_executor(channel: Channel, account: Account, directory: str, open_files:
     os.chdir(directory)
     resource.setrlimit(resource.RLIMIT_NOFILE, open_files)
     become(account)
-    forbid_dumps()  # the actions are of the same user
+    forbid_tracing()  # the actions are of the same user
     ignore_stop_signals()
-    Executor(channel, account).run()
+    Executor(channel, account, approve).run()
 
 
 @dataclass(slots=True)
@@ -89,9 +97,10 @@ class _Action:
 class Executor:
     """The role's state and its loop."""
 
-    def __init__(self, channel: Channel, account: Account) -> None:
+    def __init__(self, channel: Channel, account: Account, approve: Callable[[bytes], bool]) -> None:
         self._channel = channel
         self._account = account
+        self._approve = approve
         self._mark = StartMark()
         self._loop = Loop()
         self._notes = Notes(self._loop, self._tell)
@@ -99,6 +108,7 @@ class Executor:
         self._items: dict[int, Item] = {}
         self._templates: dict[tuple[int, Kind], Template] = {}
         self._monitor: Channel | None = None
+        self._waiting_monitor = -1  # a connection that came before a config
         self._queue: OrderedDict[Occasion, _Action] = OrderedDict()
         self._queued_bytes = 0
         self._running: dict[int, _Action] = {}
@@ -109,7 +119,10 @@ class Executor:
     def run(self) -> None:
         """Turn until told to stop and nothing is left to do."""
         self._loop.attach(self._channel, self._on_message, lambda error: self._leave())
-        while not self._stopping or self._running or self._queue or self._channel.pending_bytes:
+        while not self._stopping or self._running or self._queue:
+            self._loop.turn()
+        self._notes.flush()
+        while self._channel.pending_bytes:
             self._loop.turn()
 
     # What the supervisor says.
@@ -132,14 +145,26 @@ class Executor:
 
     def _configure(self, message: m.Configure, fd: int) -> None:
         try:
-            config = config_from_json(os.pread(fd, os.fstat(fd).st_size, 0))
+            data = os.pread(fd, os.fstat(fd).st_size, 0)
         finally:
             os.close(fd)
-        self._config = config
+        if not self._approve(data):
+            self._refuse_config()
+            return
+        self._config = config = config_from_json(data)
         _allow_open_files(FILES_OF_ACTION * config.athread_count + FILES_OF_OURS)
         self._items = dict(zip(message.item_ids, config.items, strict=True))
         self._templates.clear()
+        if self._waiting_monitor >= 0:
+            fd, self._waiting_monitor = self._waiting_monitor, -1
+            self._connect(fd)
         self._start_queued()
+
+    def _refuse_config(self) -> None:
+        """Have no actions until there is a config that we may use; what the monitor says waits meanwhile."""
+        if self._config is not None:
+            raise LognotError("the new config is not the administrator's")  # the next executor begins without
+        self._notes.say(Notice.CONFIG_DIFFERS, 0)
 
     def _template(self, item_id: int, item: Item, kind: Kind) -> Template:
         known = self._templates.get((item_id, kind))
@@ -177,6 +202,11 @@ class Executor:
 
     def _connect(self, fd: int) -> None:
         """Serve a new monitor, after the last one's every word; tell it what waits here."""
+        if self._config is None:
+            if self._waiting_monitor >= 0:  # of a monitor that is gone
+                os.close(self._waiting_monitor)
+            self._waiting_monitor = fd
+            return
         if self._monitor is not None:
             self._loop.drain(self._monitor)
         self._monitor = Channel(socket.socket(fileno=fd), m.MONITOR_TO_EXECUTOR, MAX_MESSAGE_BYTES)

@@ -1,7 +1,7 @@
 """Keeps one role running: started, heard, buried and started again. Supervisor only.
 
-A role that dies is back at once, or after a growing delay when it dies again and again; one that never
-comes up is given up. One that breaks the protocol is ended, and its end handled as any other.
+A role that dies is back at once, or after a growing delay when it dies again and again; one that does not
+come up is given up. One that breaks the protocol is ended, and its end handled as any other.
 """
 
 from __future__ import annotations
@@ -13,10 +13,14 @@ from lognot.channel import ChannelClosed
 from lognot.children import Backoff, Child, how_it_ended
 from lognot.errors import LognotError
 from lognot.journal import ERROR, INFO, WARNING, Event, Journal
+from lognot.launched import Launched
 from lognot.loop import Loop, OnMessage
 from lognot.messages import Message
 
-BOOT_ATTEMPTS = 5  # a role that never came up this often will not come up
+BOOT_ATTEMPTS = 5  # a role that never came up will not come up after so many attempts
+ATTEMPTS_AGAIN = (
+    60  # in a row, over about a minute, of one that did come up once: a new service may do better
+)
 LEAST_DELAY_S = 0.1  # before fork(2) is tried again
 
 
@@ -27,7 +31,7 @@ class Keeper:
         name: for the log.
         loop: watches the process and its channel.
         journal: our own log.
-        start: forks the role.
+        start: forks the role, or has it launched elsewhere.
         on_message: gets what it says.
         on_start: called when it was started, each time: it knows nothing yet.
         on_end: called with its wait status when it has ended, before it is started again; False: do not.
@@ -43,14 +47,14 @@ class Keeper:
         loop: Loop,
         journal: Journal,
         *,
-        start: Callable[[], Child],
+        start: Callable[[], Child | Launched],
         on_message: OnMessage,
         on_start: Callable[[], None],
         on_end: Callable[[int], bool],
         on_give_up: Callable[[], None],
     ) -> None:
         self.name = name
-        self.child: Child | None = None
+        self.child: Child | Launched | None = None
         self._loop = loop
         self._journal = journal
         self._start = start
@@ -60,6 +64,7 @@ class Keeper:
         self._on_give_up = on_give_up
         self._backoff = Backoff()
         self._deaths_at_boot = 0
+        self._attempts = BOOT_ATTEMPTS
         self._stopped = False
 
     def start(self) -> None:
@@ -75,14 +80,20 @@ class Keeper:
             self._loop.call_later(delay_s, self.start)
             return
         self.child = child
-        text = f"{self.name} started as pid {child.pid}"
-        self._journal.write(Event.ROLE_STARTED, INFO, text, role=self.name, pid=child.pid)
         self._loop.attach(child.channel, self._on_message, self.expel)
-        self._loop.watch(child.pidfd, self._bury)
+        if isinstance(child, Child):
+            self.runs_as(child.pid)
+            self._loop.watch(child.pidfd, self._bury)
         self._on_start()
+
+    def runs_as(self, pid: int) -> None:
+        """Its process is known."""
+        text = f"{self.name} started as pid {pid}"
+        self._journal.write(Event.ROLE_STARTED, INFO, text, role=self.name, pid=pid)
 
     def came_up(self) -> None:
         """It has shown that it works: its next death is no failure to start."""
+        self._attempts = ATTEMPTS_AGAIN
         self._deaths_at_boot = 0
 
     def send(self, message: Message, fd: int = -1) -> None:
@@ -100,14 +111,17 @@ class Keeper:
         if not isinstance(error, ChannelClosed):
             text = f"{self.name} (pid {self.child.pid}) is ended, since it broke the protocol: {error}"
             self._journal.write(Event.ROLE_EXPELLED, ERROR, text, role=self.name)
-        elif self._stopped:
+        elif self._stopped and isinstance(self.child, Child):
             return  # it is leaving, as it was told to
-        self.child.kill()
+        self.kill()
 
     def kill(self) -> None:
         """End it at once, if it runs."""
-        if self.child:
+        if isinstance(self.child, Child):
             self.child.kill()
+        elif self.child:
+            self._loop.detach(self.child.channel)  # which tells its launcher
+            self._bury()
 
     def stop(self) -> None:
         """Do not start it again."""
@@ -116,7 +130,8 @@ class Keeper:
     def _bury(self) -> None:
         child = self.child
         assert child is not None
-        self._loop.forget(child.pidfd)
+        if isinstance(child, Child):
+            self._loop.forget(child.pidfd)
         self._loop.drain(child.channel)  # what it has still said
         self.child = None
         status = child.reap()
@@ -124,8 +139,8 @@ class Keeper:
             return
         how = how_it_ended(status)
         self._deaths_at_boot += 1
-        if self._deaths_at_boot >= BOOT_ATTEMPTS:
-            text = f"{self.name} ended {BOOT_ATTEMPTS} times before it was ready ({how}); giving up"
+        if self._deaths_at_boot >= self._attempts:
+            text = f"{self.name} ended {self._attempts} times before it was ready ({how}); giving up"
             self._journal.write(Event.ROLE_ENDED, ERROR, text, role=self.name)
             self._on_give_up()
             return

@@ -22,6 +22,7 @@ from lognot.wire import MAX_WATCHES as MAX_WATCHES
 from lognot.wire import UNKNOWN_STATUS as UNKNOWN_STATUS
 
 MAX_QUOTE_BYTES = 4096  # log text that goes into our own log: enough to recognise the line
+MAX_DIGEST_BYTES = 64
 MAX_ITEMS = 4096
 MAX_LINE_BYTES = 16 * 1024 * 1024  # the largest max_line that a config may set
 
@@ -61,6 +62,7 @@ class Notice(IntEnum):
     FORK_FAILED = 9  # an action could not be started yet; text: the error
     ACTION_OUTPUT_CUT = 10  # about an item; number: bytes left out
     FILE_UNREADABLE = 11  # about a log; text: the error
+    CONFIG_DIFFERS = 12  # an executor waits, since its launcher reads another config
 
 
 class Message:
@@ -160,6 +162,14 @@ class Stop(Message):
     """End cleanly; an executor lets its actions finish for `grace_ms` milliseconds."""
 
     grace_ms: int = wire.u32()
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchExecutor(Message):
+    """The first thing on a connection to a launcher: whose executor it is to lead to."""
+
+    uid: int = wire.u32()
+    gid: int = wire.u32()
 
 
 # From the monitor to the supervisor.
@@ -304,6 +314,37 @@ class ActionFinished(Message):
     timed_out: bool = wire.flag()
 
 
+# Within the service that runs the actions.
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutorStarted(Message):
+    """From the launcher, on an executor's connection to the supervisor: its process."""
+
+    pid: int = wire.u32()
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutorEnded(Message):
+    """From the launcher, the last thing on an executor's connection to the supervisor."""
+
+    wait_status: int = wire.wait_status()
+
+
+@dataclass(frozen=True, slots=True)
+class CheckConfig(Message):
+    """An executor asks its launcher whether a config, by its digest, is the administrator's."""
+
+    digest: bytes = wire.data(MAX_DIGEST_BYTES)
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigChecked(Message):
+    """The answer to CheckConfig."""
+
+    is_good: bool = wire.flag()
+
+
 _TYPES: dict[int, type[Message]] = {
     1: Configure,
     2: UseWatches,
@@ -316,6 +357,7 @@ _TYPES: dict[int, type[Message]] = {
     9: Ping,
     10: Stop,
     11: AdoptAction,
+    12: LaunchExecutor,
     20: Begun,
     21: Pong,
     22: LookAgain,
@@ -331,6 +373,10 @@ _TYPES: dict[int, type[Message]] = {
     40: ActionStarted,
     41: ActionOutput,
     42: ActionFinished,
+    50: ExecutorStarted,
+    51: ExecutorEnded,
+    52: CheckConfig,
+    53: ConfigChecked,
 }
 _NUMBERS = {kind: number for number, kind in _TYPES.items()}
 _CODECS = {
@@ -349,6 +395,10 @@ SUPERVISOR_TO_EXECUTOR = frozenset({Configure, ConnectMonitor, AdoptAction, Ping
 EXECUTOR_TO_SUPERVISOR = frozenset({Pong, ActionStarted, ActionOutput, ActionFinished, Note, PeerBroke})
 MONITOR_TO_EXECUTOR = frozenset({RunAction})
 EXECUTOR_TO_MONITOR = frozenset({RunAction, UseStartMark, ActionStarting, ActionTaken})
+SUPERVISOR_TO_LAUNCHER = frozenset({LaunchExecutor})
+LAUNCHER_TO_SUPERVISOR = frozenset({ExecutorStarted, ExecutorEnded, Note})
+EXECUTOR_TO_LAUNCHER = frozenset({CheckConfig, Note})
+LAUNCHER_TO_EXECUTOR = frozenset({ConfigChecked})
 
 
 def encode(message: Message) -> bytes:

@@ -109,7 +109,8 @@ def lock_down_monitor(account: Account) -> None:
     become(account)
     _clear_capabilities()
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
-    forbid_dumps()
+    forbid_tracing()
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     # RLIMIT_NPROC and RLIMIT_FSIZE at zero: no fork, no thread, no write to any file (setrlimit(2)).
     resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
@@ -121,13 +122,14 @@ def lock_down_monitor(account: Account) -> None:
         raise PrivilegeError("no_new_privs or non-dumpable did not take")
 
 
-def forbid_dumps() -> None:
-    """No core dump, and no look into this process by others of its user (ptrace(2), /proc/PID/mem).
+def forbid_tracing() -> None:
+    """No look into this process by others of its user (ptrace(2), /proc/PID/mem), and no core dump of it.
+
+    What it executes is not bound by that, as by a limit of the size of core dumps it would be.
 
     Raises:
         OSError: the kernel refuses.
     """
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _prctl(_PR_SET_DUMPABLE, 0)
 
 

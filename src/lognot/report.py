@@ -130,6 +130,12 @@ def note(journal: Journal, role: str, said: m.Note, item: Item | None, path: str
         case Notice.FILE_UNREADABLE:
             event, priority = Event.LOG_UNREADABLE, ERROR
             sentence = f"log '{path}' cannot be read: {text}"
+        case Notice.CONFIG_DIFFERS:
+            event, priority = Event.CONFIG_REFUSED, WARNING  # the actions wait
+            sentence = (
+                f"{role} holds back its actions: the config that it reads is not the one that lognot uses; "
+                "expected a reload after the file was changed, and the same options in both units"
+            )
     about_log = said.notice in (Notice.LINE_CUT, Notice.TRUNCATED, Notice.FILE_UNREADABLE)
     journal.write(
         event,

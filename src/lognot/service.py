@@ -123,6 +123,22 @@ def ignore_stop_signals() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
+def passed_listener() -> socket.socket:
+    """Give the listening SEQPACKET socket that the service manager has passed (sd_listen_fds(3)).
+
+    Raises:
+        LognotError: there is none, or something else.
+    """
+    from systemd import daemon  # only where it is used: it costs 1 MB
+
+    fds = daemon.listen_fds(unset_environment=True)
+    if len(fds) != 1 or not daemon.is_socket_unix(fds[0], socket.SOCK_SEQPACKET, 1):
+        raise LognotError(
+            "expected one listening socket from the service manager: --executor is for lognot-exec.service"
+        )
+    return socket.socket(fileno=fds[0])
+
+
 class PidFile:
     """A file with our pid, as long as we run.
 

@@ -9,20 +9,25 @@ import json
 import os
 import resource
 import sys
+from collections.abc import Callable
 from dataclasses import astuple, dataclass, replace
 
 from lognot.channel import Channel
-from lognot.children import ask_child
+from lognot.children import Child, ask_child, start_child
 from lognot.config import draft_config
-from lognot.errors import ConfigError, LognotError, PatternError, Problem
+from lognot.errors import ConfigError, LognotError, PatternError, Problem, in_reading_order
 from lognot.journal import WARNING, Event, Journal, open_journal
+from lognot.launched import Launched, connect_executor
 from lognot.ledger import Ledger
+from lognot.messages import EXECUTOR_TO_SUPERVISOR, SUPERVISOR_TO_EXECUTOR
 from lognot.privileges import is_root, set_process_title
-from lognot.service import Background, PidFile, hold_standard_descriptors
+from lognot.service import Background, PidFile, hold_standard_descriptors, passed_listener
 from lognot.settings import Config
 from lognot.shown import printable
 from lognot.supervisor import Roles, Supervisor
 from lognot.users import Account, AccountError, current_account, monitor_account
+
+Approve = Callable[[bytes], bool]  # says whether a config is the administrator's
 
 CHECK_S = 30.0  # for all the regexes of a large config
 MAX_OPEN_FILES = 65536  # a log needs one or two; systemd's hard limit is 524288, and closing costs time
@@ -41,6 +46,7 @@ class Options:
     gid: str | None = None
     directory: str | None = None
     verbose: bool = False
+    exec_socket: str | None = None
 
 
 def start(options: Options) -> int:
@@ -57,14 +63,60 @@ def start(options: Options) -> int:
     return 1
 
 
+def start_launcher(options: Options) -> int:
+    """Run executors for a supervisor in another service, until told to stop; give the exit status."""
+    try:
+        hold_standard_descriptors()
+        places = _Places(options)
+        open_files = resource.getrlimit(resource.RLIMIT_NOFILE)
+        listener = passed_listener()
+        directory = os.path.abspath(options.directory or "/")
+        set_process_title("lognot: launcher")
+        import lognot.executor  # so that all executors share its pages
+        from lognot.launcher import Launcher
+
+        _free_and_freeze()
+
+        def run(channel: Channel, account: Account, approve: Approve) -> None:
+            lognot.executor.run_executor(channel, account, directory, open_files, approve)
+
+        return Launcher(listener, lambda: places.read_config()[0], run).run()
+    except (LognotError, OSError) as error:
+        print(f"lognot: not started: {printable(str(error))}", file=sys.stderr)
+    return 1
+
+
+class _Places:
+    """The paths of the place where we were started, whatever becomes the working directory."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self.config = os.path.abspath(options.config)
+        self._base_dir = os.path.abspath(options.directory or os.getcwd())
+
+    def read_config(self) -> tuple[Config, tuple[Problem, ...]]:
+        """Give what the config file says, and what else there is to say of it, the regexes unchecked.
+
+        Raises:
+            ConfigError: with every problem that can be found without a regex engine.
+        """
+        config, problems = draft_config(
+            self.config, uid=self._options.uid, gid=self._options.gid, base_dir=self._base_dir
+        )
+        if config is None:
+            raise ConfigError(problems)
+        if not is_root():
+            me = current_account()
+            config = replace(config, items=tuple(replace(item, run_as=me) for item in config.items))
+        return config, problems
+
+
 class _Start:
     """The steps, and what the later ones need of the earlier."""
 
     def __init__(self, options: Options) -> None:
         self._options = options
-        # Paths are those of the place where we were started, whatever becomes the working directory.
-        self._config_path = os.path.abspath(options.config)
-        self._base_dir = os.path.abspath(options.directory or os.getcwd())
+        self._places = _Places(options)
         self._open_files = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._monitor = _monitor_of(is_root())
         self._engine = "auto"
@@ -90,7 +142,7 @@ class _Start:
             self._say_warnings(journal)
             _raise_open_files(self._open_files)
             set_process_title("lognot: supervisor")
-            roles = Roles(self._be_monitor, self._be_executor, self._load_config)
+            roles = Roles(self._be_monitor, self._start_executor, self._load_config)
             _share_pages()
             return Supervisor(config, roles, journal, background.ready if background else _nothing).run()
         finally:
@@ -118,15 +170,8 @@ class _Start:
         Raises:
             ConfigError: with every problem.
         """
-        config, problems = draft_config(
-            self._config_path, uid=self._options.uid, gid=self._options.gid, base_dir=self._base_dir
-        )
-        if config is None:
-            raise ConfigError(problems)
-        if not is_root():
-            me = current_account()
-            config = replace(config, items=tuple(replace(item, run_as=me) for item in config.items))
-        problems = tuple(sorted((*problems, *self._check(config)), key=lambda problem: problem.line))
+        config, problems = self._places.read_config()
+        problems = in_reading_order((*problems, *self._check(config)))
         if any(not problem.warning for problem in problems):
             raise ConfigError(problems)
         self._engine = config.regex_engine
@@ -149,7 +194,7 @@ class _Start:
             return tuple(Problem(*values) for values in answer)
         except (LognotError, ValueError, TypeError) as error:
             text = f"the regexes could not be checked: {error}"
-            return (Problem(self._config_path, 0, "", "", text),)
+            return (Problem(self._places.config, 0, "", "", text),)
 
     def _be_monitor(self, channel: Channel, ledger: Ledger, service_pid: int) -> None:
         from lognot.monitor import run_monitor
@@ -157,10 +202,21 @@ class _Start:
         _load(self._engine)
         run_monitor(channel, ledger, service_pid, self._monitor)
 
-    def _be_executor(self, channel: Channel, account: Account) -> None:
+    def _start_executor(self, account: Account) -> Child | Launched:
+        if self._options.exec_socket is not None:
+            return connect_executor(self._options.exec_socket, account)
+        return start_child(
+            "executor",
+            lambda channel: self._be_executor(channel, account, _approve_all),
+            from_child=EXECUTOR_TO_SUPERVISOR,
+            to_child=SUPERVISOR_TO_EXECUTOR,
+        )
+
+    def _be_executor(self, channel: Channel, account: Account, approve: Approve) -> None:
         from lognot.executor import run_executor
 
-        run_executor(channel, account, os.getcwd() if self._options.directory else "/", self._open_files)
+        directory = os.getcwd() if self._options.directory else "/"
+        run_executor(channel, account, directory, self._open_files, approve)
 
 
 def _load(engine: str) -> None:
@@ -184,6 +240,10 @@ def _share_pages() -> None:
     import lognot.executor
     import lognot.monitor  # noqa: F401
 
+    _free_and_freeze()
+
+
+def _free_and_freeze() -> None:
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)  # what reading the config has left behind
     gc.freeze()  # the collector would write to every object, and each page written to is a page of one's own
@@ -203,6 +263,11 @@ def _raise_open_files(limits: tuple[int, int]) -> None:
     wanted = MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_OPEN_FILES)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _approve_all(config: bytes) -> bool:
+    """A supervisor that forks its executors could make them do anything: its config need not be checked."""
+    return True
 
 
 def _nothing() -> None:

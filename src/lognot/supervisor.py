@@ -28,6 +28,7 @@ from lognot.children import Child, start_child
 from lognot.errors import ConfigError, ProtocolError
 from lognot.journal import ERROR, INFO, WARNING, Event, Journal
 from lognot.keeper import Keeper
+from lognot.launched import Launched
 from lognot.ledger import Ledger
 from lognot.logs import Logs
 from lognot.loop import Loop, Timer
@@ -54,7 +55,7 @@ class Roles:
     """What the children do, and how a config is had; handed in, since roles do not import each other."""
 
     monitor: Callable[[Channel, Ledger, int], None]
-    executor: Callable[[Channel, Account], None]
+    start_executor: Callable[[Account], Child | Launched]  # raises OSError
     load_config: Callable[[], Config]  # raises ConfigError; checks all that --test checks
 
 
@@ -293,7 +294,7 @@ class Supervisor:
             f"executor of {account.name}",
             self._loop,
             self._journal,
-            start=lambda: self._fork_executor(account),
+            start=lambda: self._roles.start_executor(account),
             on_message=lambda message, fd: self._on_executor_message(executor, message),
             on_start=lambda: self._on_executor_start(executor),
             on_end=lambda wait_status: self._on_executor_end(executor),
@@ -301,14 +302,6 @@ class Supervisor:
         )
         executor = _Executor(executor_id, account, keeper)
         return executor
-
-    def _fork_executor(self, account: Account) -> Child:
-        return start_child(
-            "executor",
-            lambda channel: self._roles.executor(channel, account),
-            from_child=m.EXECUTOR_TO_SUPERVISOR,
-            to_child=m.SUPERVISOR_TO_EXECUTOR,
-        )
 
     def _on_executor_start(self, executor: _Executor) -> None:
         self._configure(executor.keeper)
@@ -336,9 +329,20 @@ class Supervisor:
                 self._on_note(executor.keeper, message)
             case m.PeerBroke():
                 self._monitor.expel(ProtocolError("what it sent to an executor does not validate"))
+            case m.ExecutorStarted(pid):
+                self._on_launched(executor, pid)
+            case m.ExecutorEnded(wait_status):
+                if isinstance(executor.keeper.child, Launched):
+                    executor.keeper.child.wait_status = wait_status
             case m.Pong():
                 executor.keeper.came_up()
                 self._watchdog.answered(executor.keeper.name)
+
+    def _on_launched(self, executor: _Executor, pid: int) -> None:
+        child = executor.keeper.child
+        if isinstance(child, Launched) and not child.pid:
+            child.pid = pid
+            executor.keeper.runs_as(pid)
 
     def _on_executor_end(self, executor: _Executor) -> bool:
         executor.connected = False

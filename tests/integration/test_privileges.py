@@ -226,7 +226,6 @@ def test_an_executor_is_exactly_the_configured_user(running: Custom, person: Per
     assert ids(pid) == ({person.uid}, {person.gid}, {person.gid, *person.groups})
     sets = dict(capabilities(pid))
     assert sets["CapPrm"] == sets["CapEff"] == sets["CapInh"] == sets["CapAmb"] == 0
-    assert limit(pid, "Max core file size") == ("0", "0")
     assert_nobody_looks_into(pid, person.uid, person.gid)
 
 
@@ -297,8 +296,12 @@ def test_what_an_action_inherits(running: Custom, person: Person, place: Path) -
     assert int(group) == int(session) == pid
     assert int(terminal) == 0
     assert os.readlink(f"/proc/{pid}/cwd") == "/"
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    assert limit(pid, "Max open files") == (str(soft), str(hard))
+    for name, number in {
+        "open files": resource.RLIMIT_NOFILE,
+        "core file size": resource.RLIMIT_CORE,
+    }.items():
+        values = ["unlimited" if v == resource.RLIM_INFINITY else str(v) for v in resource.getrlimit(number)]
+        assert limit(pid, f"Max {name}") == tuple(values)
 
 
 def test_an_actions_environment_is_made_from_nothing(running: Custom, person: Person, place: Path) -> None:

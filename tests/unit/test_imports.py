@@ -22,7 +22,7 @@ LAYERS: tuple[tuple[str, set[str]], ...] = (
     ("entry", {"__main__"}),
     ("command line", {"cli"}),
     ("commands", {"start", "trial"}),
-    ("roles", {"supervisor", "monitor", "executor"}),
+    ("roles", {"supervisor", "monitor", "executor", "launcher"}),
     (
         "parts of a role",
         {
@@ -33,6 +33,7 @@ LAYERS: tuple[tuple[str, set[str]], ...] = (
             "dispatch",
             "files",
             "keeper",
+            "launched",
             "logs",
             "notes",
             "report",
@@ -53,6 +54,7 @@ LAYERS: tuple[tuple[str, set[str]], ...] = (
             "scan",
             "service",
             "size",
+            "sources",
             "tail",
             "watch",
         },
@@ -62,7 +64,7 @@ LAYERS: tuple[tuple[str, set[str]], ...] = (
 )
 LAYER_OF = {name: number for number, (_, names) in enumerate(LAYERS) for name in names}
 
-ROLES = {"supervisor", "monitor", "executor"}
+ROLES = {"supervisor", "monitor", "executor", "launcher"}
 ENGINES = {"pattern", "pcre2", "scan", "rule"}  # what knows a regex engine
 
 # Pure modules: nothing of the world outside but what is named here.
@@ -183,12 +185,18 @@ def test_the_engines_are_loaded_by_who_compiles_a_pattern_only() -> None:
 
 
 def test_only_one_module_each_knows_a_foreign_package() -> None:
-    owners = {"pyinotify": "watch", "pcre": "pattern", "systemd": "journal", "sdnotify": "service"}
+    owners = {
+        "pyinotify.": "watch",
+        "pcre.": "pattern",
+        "systemd.journal": "journal",
+        "systemd.daemon": "service",
+        "sdnotify.": "service",
+    }
     for module, tree in MODULES.items():
         for name in imports(tree, within_functions=True):
-            package = name.partition(".")[0]
-            if package != "lognot" and package not in sys.stdlib_module_names:
-                assert owners.get(package) == module, f"{module} imports {package}"
+            if name.partition(".")[0] not in {"lognot", *sys.stdlib_module_names}:
+                owner = next((owners[known] for known in owners if f"{name}.".startswith(known)), None)
+                assert owner == module, f"{module} imports {name}"
 
 
 @pytest.mark.parametrize("module", sorted(PURE))

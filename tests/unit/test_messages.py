@@ -55,6 +55,11 @@ MESSAGES: dict[type[m.Message], st.SearchStrategy[m.Message]] = {
     m.ActionStarted: st.builds(m.ActionStarted, U32, U32),
     m.ActionOutput: st.builds(m.ActionOutput, U32, U32, QUOTE),
     m.ActionFinished: st.builds(m.ActionFinished, U32, U32, WAIT_STATUS, U64, st.booleans()),
+    m.LaunchExecutor: st.builds(m.LaunchExecutor, U32, U32),
+    m.ExecutorStarted: st.builds(m.ExecutorStarted, U32),
+    m.ExecutorEnded: st.builds(m.ExecutorEnded, WAIT_STATUS),
+    m.CheckConfig: st.builds(m.CheckConfig, st.binary(max_size=m.MAX_DIGEST_BYTES)),
+    m.ConfigChecked: st.builds(m.ConfigChecked, st.booleans()),
 }
 ALL = frozenset(MESSAGES)
 ANY_MESSAGE = st.one_of(list(MESSAGES.values()))
@@ -66,6 +71,10 @@ DIRECTIONS = {
     "executor to supervisor": m.EXECUTOR_TO_SUPERVISOR,
     "monitor to executor": m.MONITOR_TO_EXECUTOR,
     "executor to monitor": m.EXECUTOR_TO_MONITOR,
+    "supervisor to launcher": m.SUPERVISOR_TO_LAUNCHER,
+    "launcher to supervisor": m.LAUNCHER_TO_SUPERVISOR,
+    "executor to launcher": m.EXECUTOR_TO_LAUNCHER,
+    "launcher to executor": m.LAUNCHER_TO_EXECUTOR,
 }
 
 

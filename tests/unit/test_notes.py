@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import heapq
+import itertools
 from collections.abc import Callable
-from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -23,11 +23,12 @@ class Clock(Loop):
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.now_ns = 10**15
+        self.order = itertools.count()
         self.due: list[tuple[int, int, Callable[[], None]]] = []
         patch.setattr(notes_module.time, "monotonic_ns", lambda: self.now_ns)
 
     def call_at(self, deadline_ns: int, call: Callable[[], None]) -> Timer:
-        heapq.heappush(self.due, (deadline_ns, len(self.due), call))
+        heapq.heappush(self.due, (deadline_ns, next(self.order), call))
         return Timer(call)
 
     def pass_ns(self, span_ns: int) -> None:
@@ -115,5 +116,5 @@ def test_nothing_is_lost_and_no_kind_comes_twice_a_minute(steps: list[tuple[int,
             said = [(at_ns, note.number) for at_ns, note in sent if note.about == about]
             assert sum(number for _, number in said) == sum(n for other, n, _ in steps if other == about)
             times = [at_ns for at_ns, _ in said]
-            gaps = [later - earlier for earlier, later in pairwise(times)]
+            gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
             assert all(gap >= INTERVAL_NS for gap in gaps)

@@ -1,0 +1,350 @@
+"""Executors in a service of their own: what a launcher does for a supervisor, and what it does for nobody."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from integration.harness import PYTHON, SOURCE, Service, append, lines_of, wait_for
+from integration.processes import ids, is_gone, stat_fields, wait_gone
+from lognot import messages as m
+from lognot.channel import Channel
+from lognot.config import draft_config
+from lognot.settings import config_to_json
+from lognot.users import current_account
+
+ITEM = "[ITEM]\npath = @/log\nregex = go (.*)\nupbound_action = echo $1 >> @/out\n"
+
+OTHER = "[OTHER]\npath = @/other\nupbound_action = true\n"
+
+# What the service manager does (sd_listen_fds(3)): the socket as descriptor 3, and LISTEN_* about it.
+PASS_SOCKET = """\
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1")
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+class LauncherService:
+    """A listening socket, and the launcher behind it, which may come and go."""
+
+    def __init__(self, directory: Path) -> None:
+        self.path = directory / "exec.sock"
+        self.config_path = directory / "lognot.conf"
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._listener.bind(str(self.path))
+        self._listener.listen()
+        self.errors = directory / "launcher.err"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self, config_path: Path | None = None) -> LauncherService:
+        fd = self._listener.fileno()
+        lognot = [PYTHON, "-m", "lognot", "--executor", "-c", str(config_path or self.config_path)]
+        with self.errors.open("ab") as errors:
+            self.process = subprocess.Popen(
+                [PYTHON, "-c", PASS_SOCKET, str(fd), *lognot],
+                pass_fds=(fd,),
+                env={**os.environ, "PYTHONPATH": str(SOURCE)},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+                cwd="/",
+            )
+        return self
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
+    def executors(self) -> list[int]:
+        with contextlib.suppress(OSError):
+            return [
+                int(pid) for pid in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+            ]
+        return []
+
+    def executor(self) -> int:
+        """The pid of the executor, waiting until there is one that has taken its name."""
+
+        def pid() -> int | None:
+            for pid in self.executors():
+                with contextlib.suppress(OSError):
+                    if Path(f"/proc/{pid}/comm").read_text() == "lognot-executor\n":
+                        return pid
+            return None
+
+        result: int = wait_for(pid, "an executor")
+        return result
+
+    def connect(self) -> socket.socket:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        sock.connect(str(self.path))
+        return sock
+
+    def end(self) -> None:
+        if self.process is not None:
+            left = self.executors()
+            if self.process.poll() is None:
+                self.process.kill()
+            self.process.wait()
+            for pid in left:  # as the service manager does with what is left in the unit
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            wait_gone(*left)
+
+
+@pytest.fixture
+def launcher(tmp_path: Path) -> Iterator[LauncherService]:
+    one = LauncherService(tmp_path)
+    yield one
+    one.end()
+
+
+@pytest.fixture
+def lognot(service: Callable[..., Service], launcher: LauncherService, tmp_path: Path) -> Service:
+    """A service that has its executor launched, ready."""
+    (tmp_path / "log").touch()
+    one = service(ITEM, "--exec-socket", str(launcher.path))
+    launcher.start()
+    return one.start()
+
+
+def say(directory: Path, *words: str) -> None:
+    append(directory / "log", "".join(f"go {word}\n" for word in words))
+
+
+def wait_out(directory: Path, *words: str) -> None:
+    wait_for(lambda: lines_of(directory / "out") == list(words), f"actions for {words}")
+
+
+def test_actions_run_in_the_other_service_and_are_logged_by_the_supervisor(
+    lognot: Service, launcher: LauncherService, tmp_path: Path
+) -> None:
+    say(tmp_path, "one", "$(two)")
+    wait_out(tmp_path, "one", "$(two)")
+    lognot.wait_log(r"\[ITEM\] action ended with exit status 0", 2)
+    assert list(lognot.children().values()) == ["monitor"]
+    executor = launcher.executor()
+    lognot.wait_log(rf"executor of \S+ started as pid {executor}$")
+    assert ids(executor)[0] == {os.geteuid()}
+    assert lognot.stop() == 0
+    wait_gone(executor)
+    assert launcher.process is not None
+    assert launcher.process.poll() is None, "it waits for the next supervisor"
+
+
+def test_a_killed_executor_is_back_and_what_waited_runs(
+    lognot: Service, launcher: LauncherService, tmp_path: Path
+) -> None:
+    say(tmp_path, "one")
+    wait_out(tmp_path, "one")
+    executor = launcher.executor()
+    os.kill(executor, signal.SIGSTOP)
+    say(tmp_path, "two", "three")
+    os.kill(executor, signal.SIGKILL)
+    wait_out(tmp_path, "one", "two", "three")
+    lognot.wait_log(r"executor of \S+ ended \(killed by SIGKILL\), will be started again")
+
+
+def test_a_killed_launcher_is_followed_by_the_next_one_and_what_waited_runs(
+    lognot: Service, launcher: LauncherService, tmp_path: Path
+) -> None:
+    say(tmp_path, "one")
+    wait_out(tmp_path, "one")
+    launcher.end()
+    say(tmp_path, "two")
+    launcher.start()
+    wait_out(tmp_path, "one", "two")
+
+
+def test_the_service_is_ready_before_any_launcher_is(
+    service: Callable[..., Service], launcher: LauncherService, tmp_path: Path
+) -> None:
+    (tmp_path / "log").touch()
+    service(ITEM, "--exec-socket", str(launcher.path)).start()
+    say(tmp_path, "one")
+    launcher.start()
+    wait_out(tmp_path, "one")
+
+
+def test_where_nobody_listens_the_log_says_so_and_it_is_tried_again(
+    service: Callable[..., Service], tmp_path: Path
+) -> None:
+    (tmp_path / "log").touch()
+    lognot = service(ITEM, "--exec-socket", str(tmp_path / "exec.sock")).start()
+    lognot.wait_log(r"cannot start executor of .*: No such file or directory: '.*/exec.sock'")
+    say(tmp_path, "one")
+    late = LauncherService(tmp_path).start()
+    try:
+        wait_out(tmp_path, "one")
+    finally:
+        late.end()
+
+
+def test_a_reload_takes_the_new_config(lognot: Service, launcher: LauncherService, tmp_path: Path) -> None:
+    say(tmp_path, "one")
+    wait_out(tmp_path, "one")
+    executor = launcher.executor()
+    lognot.reload(ITEM.replace("echo $1", "echo new $1"))
+    say(tmp_path, "two")
+    wait_out(tmp_path, "one", "new two")
+    assert launcher.executors() == [executor]
+
+
+def test_an_executor_may_restart_while_the_file_is_being_edited(
+    lognot: Service, launcher: LauncherService, tmp_path: Path
+) -> None:
+    say(tmp_path, "one")
+    wait_out(tmp_path, "one")
+    lognot.config_path.write_text("half a con")
+    os.kill(launcher.executor(), signal.SIGKILL)
+    say(tmp_path, "two")
+    wait_out(tmp_path, "one", "two")
+
+
+def test_a_config_that_the_launcher_does_not_read_itself_has_no_actions_until_it_does(
+    service: Callable[..., Service], launcher: LauncherService, tmp_path: Path
+) -> None:
+    (tmp_path / "log").touch()
+    lognot = service(ITEM, "--exec-socket", str(launcher.path))
+    lognot.start()
+    lognot.write_config(ITEM + OTHER)  # and no reload
+    launcher.start()
+    lognot.wait_log("holds back its actions")
+    say(tmp_path, "one")
+    lognot.wait_log(r"\[ITEM\].*upbound", 1)
+    assert lines_of(tmp_path / "out") == []
+    lognot.reload()
+    wait_out(tmp_path, "one")
+
+
+def test_after_a_reload_that_the_file_has_overtaken_actions_wait_for_the_next(
+    lognot: Service, launcher: LauncherService, tmp_path: Path
+) -> None:
+    """The supervisor reads one config and, an edit later, the launcher another."""
+    say(tmp_path, "one")
+    wait_out(tmp_path, "one")
+    os.kill(launcher.pid, signal.SIGSTOP)  # it has not read the file yet
+    lognot.reload(OTHER + ITEM)
+    lognot.write_config(ITEM + OTHER)
+    os.kill(launcher.pid, signal.SIGCONT)
+    lognot.wait_log("the new config is not the administrator's")
+    lognot.wait_log("holds back its actions")
+    say(tmp_path, "two")
+    lognot.reload()
+    wait_out(tmp_path, "one", "two")
+
+
+def test_what_a_supervisor_that_was_taken_over_can_not_do(launcher: LauncherService, tmp_path: Path) -> None:
+    """No account that the file does not name, no action that it does not have."""
+    launcher.config_path.write_text(ITEM.replace("@", str(tmp_path)))
+    launcher.start()
+    me = current_account()
+
+    stranger = Channel(launcher.connect(), m.EXECUTOR_TO_SUPERVISOR | m.LAUNCHER_TO_SUPERVISOR)
+    stranger.send(m.LaunchExecutor(12345, 12345))
+    assert isinstance(stranger.wait(20), m.ExecutorStarted)
+    said = stranger.wait(20)
+    assert isinstance(said, m.Note)
+    assert b"no item of the config that this service reads runs as 12345:12345" in said.text
+    assert stranger.wait(20) == m.ExecutorEnded(1 << 8)
+
+    config, _ = draft_config(str(launcher.config_path), uid=None, gid=None, base_dir="/")
+    assert config
+    forged = config_to_json(config).replace(b"echo ", b"evil ")
+    with open(os.memfd_create("config"), "w+b") as file:
+        file.write(forged)
+        file.flush()
+        liar = Channel(launcher.connect(), m.EXECUTOR_TO_SUPERVISOR | m.LAUNCHER_TO_SUPERVISOR)
+        liar.send(m.LaunchExecutor(me.uid, me.gid))
+        liar.send(m.Configure((1,), (1,), (1,)), file.fileno())
+    assert isinstance(liar.wait(20), m.ExecutorStarted)
+    refused = liar.wait(20)
+    assert isinstance(refused, m.Note)
+    assert refused.notice is m.Notice.CONFIG_DIFFERS
+    executor = launcher.executor()
+    liar.close()
+    wait_gone(executor)
+
+
+@pytest.mark.root
+def test_a_connection_from_another_user_is_refused(launcher: LauncherService, tmp_path: Path) -> None:
+    launcher.config_path.write_text(ITEM.replace("@", str(tmp_path)))
+    launcher.start()
+    launcher.path.chmod(0o666)  # as if the socket's mode did not protect it
+    for directory in (tmp_path, *tmp_path.parents):
+        if directory.stat().st_uid == os.geteuid() and directory != Path("/"):
+            directory.chmod(directory.stat().st_mode | 0o011)
+    script = (
+        "import socket, sys\n"
+        "peer = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)\n"
+        "peer.connect(sys.argv[1])\n"
+        "sys.exit(peer.recv(1) != b'')\n"
+    )
+    done = subprocess.run(
+        ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", PYTHON, "-c", script, launcher.path],
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 0
+    assert "refused a connection from user 65534" in launcher.errors.read_text()
+    assert launcher.executors() == []
+
+
+def test_an_executor_that_hangs_is_ended_when_its_supervisor_is_gone(
+    lognot: Service, launcher: LauncherService, tmp_path: Path
+) -> None:
+    executor = launcher.executor()
+    os.kill(executor, signal.SIGSTOP)
+    assert lognot.process is not None
+    lognot.process.kill()
+    wait_gone(executor)
+
+
+def test_told_to_stop_it_ends_its_executors_and_they_their_actions(
+    lognot: Service, launcher: LauncherService, tmp_path: Path
+) -> None:
+    lognot.reload(ITEM.replace("echo $1", "sleep 600; echo $1"))
+    say(tmp_path, "one")
+    action = int(lognot.wait_log(r"\[ITEM\] action started as pid")[-1].rpartition(" ")[2])
+    executor = launcher.executor()
+    assert int(stat_fields(action)[1]) == executor
+    assert launcher.process is not None
+    launcher.process.terminate()
+    assert launcher.process.wait(20) == 0
+    wait_gone(executor, action)
+
+
+def test_an_action_outlives_its_executor_and_keeps_its_timeout(
+    lognot: Service, launcher: LauncherService, tmp_path: Path
+) -> None:
+    lognot.reload("[general]\naction_timeout = 3\n" + ITEM.replace("echo $1", "sleep 600; echo $1"))
+    say(tmp_path, "one")
+    action = int(lognot.wait_log(r"\[ITEM\] action started as pid")[-1].rpartition(" ")[2])
+    os.kill(launcher.executor(), signal.SIGKILL)
+    lognot.wait_log(r"executor of \S+ started as pid", 2)
+    assert not is_gone(action)
+    wait_gone(action)
+    lognot.wait_log(r"\[ITEM\] action took too long")
+
+
+def test_it_is_not_started_by_hand() -> None:
+    done = subprocess.run(
+        [PYTHON, "-m", "lognot", "--executor", "-c", "/dev/null"],
+        env={**os.environ, "PYTHONPATH": str(SOURCE)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "expected one listening socket from the service manager" in done.stderr
