@@ -8,16 +8,31 @@ BIN := .venv/bin
 # python-pcre where the distribution has it (Debian 12), libpcre2 elsewhere and beside it.
 RUN_PACKAGES := python3 python3-pyinotify python3-systemd python3-sdnotify libpcre2-8-0
 RUN_PACKAGES_WHERE_KNOWN := python3-pcre
-TEST_PACKAGES := python3-venv logrotate passwd procps strace util-linux
+TEST_PACKAGES := python3-venv logrotate mandoc passwd procps strace util-linux
+DEB_PACKAGES := build-essential debhelper dh-python lintian python3
+RPM_PACKAGES := make python3 rpm rpmlint
+
+# Said once, in the package; make deb VERSION=… is for trying an upgrade.
+VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' src/lognot/__init__.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint clean needed-to-run needed-to-test
+.PHONY: help run test lint clean install install-data uninstall deb rpm needed-to-run needed-to-test
 
 help:
 	@echo 'make run    watch lognot answer a recorded attack (15 seconds, harmless)'
 	@echo 'make test   lint, type check, unit and integration tests'
 	@echo 'make lint   lint and type check only'
 	@echo 'make clean  remove what the others made here'
+	@echo
+	@echo 'make install       install below PREFIX, by default /usr/local; starts nothing'
+	@echo 'make install-data  the same without the Python package'
+	@echo 'make uninstall     remove what was installed, with the same variables'
+	@echo 'make deb           dist/lognot_$(VERSION)_all.deb, checked with lintian'
+	@echo 'make rpm           dist/lognot-$(VERSION)-1.noarch.rpm and its source package, checked with rpmlint'
+	@echo
+	@echo 'For install and uninstall: DESTDIR (before every path), PREFIX, SBINDIR, SYSCONFDIR, PYTHONDIR, UNITDIR,'
+	@echo 'CATALOGDIR, SYSUSERSDIR, TMPFILESDIR, MANDIR, DOCDIR, BASHCOMPDIR, ZSHCOMPDIR; BYTECOMPILE=no; RECORD=no:'
+	@echo 'without the list that uninstall needs. For deb and rpm: VERSION.'
 
 run: needed-to-run
 	@$(PYTHON) demo/play.py
@@ -33,6 +48,18 @@ lint: needed-to-test
 clean:
 	rm -rf .venv .hypothesis .mypy_cache .ruff_cache build dist src/*.egg-info
 	find src tests demo -name __pycache__ -prune -exec rm -rf {} +
+
+# The other variables reach the script by themselves: those of the command line are in its environment.
+install install-data uninstall:
+	@PYTHON=$(PYTHON) packaging/install.sh $@
+
+deb:
+	@.ci/need $(DEB_PACKAGES)
+	@packaging/build.sh deb $(VERSION) dist
+
+rpm:
+	@.ci/need $(RPM_PACKAGES)
+	@packaging/build.sh rpm $(VERSION) dist
 
 needed-to-run:
 	@.ci/need $(RUN_PACKAGES) --where-known $(RUN_PACKAGES_WHERE_KNOWN)
