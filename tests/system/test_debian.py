@@ -2,58 +2,44 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Iterator
-from typing import NoReturn
 
 import pytest
 
-from system.roots import NoRootError, Root, fresh_root
+from system.conftest import Begun
+from system.roots import CHECKOUT_INSIDE
 
 pytestmark = pytest.mark.system
 
-DIRECTORY = "/root/lognot"
-
-
-@pytest.fixture(scope="module", params=["bookworm", "trixie"])
-def debian(request: pytest.FixtureRequest) -> Iterator[Root]:
-    """A fresh Debian 12 or 13 with this checkout in it."""
-    try:
-        with fresh_root(request.param) as root:
-            yield root
-    except NoRootError as error:
-        _cannot(str(error))
-
-
-def _cannot(reason: str) -> NoReturn:
-    if os.environ.get("CI"):
-        pytest.fail(reason)
-    pytest.skip(reason)
-
-
-def test_make_run_shows_the_main_job(debian: Root) -> None:
-    status, output = debian.run("make", "run", directory=DIRECTORY)
-    assert status == 0, output
-    assert "would run: iptables -w -I INPUT -s 203.0.113.66 -j DROP" in output
-    assert "All of it happened as told." in output
-
-
-def test_nothing_is_installed_twice(debian: Root) -> None:
-    status, output = debian.run("make", "needed-to-run", directory=DIRECTORY)
-    assert (status, output) == (0, "")
-
-
-def test_make_test_passes(debian: Root, capsys: pytest.CaptureFixture[str]) -> None:
-    if debian.release == "bookworm" and _is_debian_12():
-        pytest.skip("this is Debian 12: `make test` shows it here")
-    status, output = debian.run("make", "test", directory=DIRECTORY, timeout_s=480)
-    closing = [line for line in output.splitlines() if re.match(r"\d+ (passed|failed)", line)]
-    with capsys.disabled():
-        print(f"\nmake test on {debian.release}: {closing[-1] if closing else 'came to no end'}")
-    assert status == 0, output
+ENDS_WITHIN_S = 480
 
 
 def _is_debian_12() -> bool:
     with open("/etc/os-release") as file:
         return "VERSION_CODENAME=bookworm\n" in file.read()
+
+
+SHOWN_HERE = pytest.mark.skip(reason="this is Debian 12: `make test` shows it here")
+
+
+@pytest.mark.beside("make", "run")
+@pytest.mark.parametrize("release", ["bookworm", "trixie"])
+def test_make_run_shows_the_main_job(release: str, beside: Begun) -> None:
+    status, output = beside.running.end(ENDS_WITHIN_S)
+    assert status == 0, output
+    assert "would run: iptables -w -I INPUT -s 203.0.113.66 -j DROP" in output
+    assert "All of it happened as told." in output
+    # Nothing is installed twice.
+    assert beside.root.run("make", "needed-to-run", directory=CHECKOUT_INSIDE) == (0, "")
+
+
+@pytest.mark.beside("make", "test")
+@pytest.mark.parametrize(
+    "release", [pytest.param("bookworm", marks=SHOWN_HERE if _is_debian_12() else ()), "trixie"]
+)
+def test_make_test_passes(release: str, beside: Begun, capsys: pytest.CaptureFixture[str]) -> None:
+    status, output = beside.running.end(ENDS_WITHIN_S)
+    closing = [line for line in output.splitlines() if re.match(r"\d+ (passed|failed)", line)]
+    with capsys.disabled():
+        print(f"\nmake test on {release}: {closing[-1] if closing else 'came to no end'}")
+    assert status == 0, output
