@@ -41,6 +41,7 @@ STOP_GRACE_S = 10.0  # actions that run may finish; systemd's own patience is lo
 STOP_MONITOR_S = 3.0  # the monitor only has to finish a block
 KILL_AFTER_S = 8.0  # beyond the grace: an executor needs 5 s to end actions that ignore SIGTERM
 RETRY_LIMITED_S = 10.0  # a limit of the system was met; nothing tells when there is room again
+EXECUTORS_S = 3.0  # readiness waits so long for them; they come up later too, and their actions wait
 STATUS_INTERVAL_S = 1.0  # `systemctl status` need not change more often
 
 # Nobody changes a config that was handed out, we neither (memfd_create(2)).
@@ -67,6 +68,7 @@ class _Executor:
     running: dict[int, tuple[int, int]] = field(default_factory=dict)  # pid -> item, start in monotonic ns
     wanted: bool = True  # the config in use names this account
     connected: bool = False  # it and the monitor that runs have a connection
+    configured: bool = False  # it has answered since it was given the config in use
 
 
 class Supervisor:
@@ -103,6 +105,8 @@ class Supervisor:
         self._log_ids: dict[str, int] = {}  # by path
         self._begin_token = 0
         self._ready_pending = True
+        self._begun = False  # the monitor has, and executors are waited for
+        self._ready_timer: Timer | None = None
         self._watchdog = Watchdog(self._loop, self._notifier, self._ping)
         self._stopping = False
         self._exit_status: int | None = None
@@ -142,7 +146,7 @@ class Supervisor:
         for account in sorted(accounts, key=lambda account: (account.uid, account.gid)):
             executor = self._executor_of(account)
             if executor.keeper.child:
-                self._configure(executor.keeper)
+                self._configure_executor(executor)
             else:
                 executor.keeper.start()
 
@@ -222,6 +226,7 @@ class Supervisor:
 
     def _begin(self) -> None:
         self._begin_token += 1
+        self._begun = False
         self._monitor.send(m.Begin(self._begin_token))
         self._retry_limited_later()
 
@@ -267,9 +272,22 @@ class Supervisor:
         if token != self._begin_token:
             return
         self._monitor.came_up()
-        if not self._ready_pending:
+        if self._ready_pending:
+            self._begun = True
+            self._ready_timer = self._loop.call_later(EXECUTORS_S, self._ready)
+            self._ready_if_complete()
+
+    def _ready_if_complete(self) -> None:
+        """Be ready when every executor has its config: from then on the file may be changed."""
+        if all(executor.configured for executor in self._executors.values() if executor.wanted):
+            self._ready()
+
+    def _ready(self) -> None:
+        if not self._ready_pending or not self._begun:
             return
-        self._ready_pending = False
+        self._ready_pending = self._begun = False
+        if self._ready_timer:
+            self._ready_timer.cancel()
         there, total = self._logs.counts()
         self._status()
         self._notifier.ready()
@@ -303,9 +321,13 @@ class Supervisor:
         executor = _Executor(executor_id, account, keeper)
         return executor
 
-    def _on_executor_start(self, executor: _Executor) -> None:
+    def _configure_executor(self, executor: _Executor) -> None:
+        executor.configured = False
         self._configure(executor.keeper)
-        executor.keeper.send(m.Ping())  # the answer says that it came up; without work it says nothing else
+        executor.keeper.send(m.Ping())  # the answer says that it is done; without work it says nothing else
+
+    def _on_executor_start(self, executor: _Executor) -> None:
+        self._configure_executor(executor)
         now_ns = time.monotonic_ns()
         for pid, (item_id, started_ns) in executor.running.items():
             executor.keeper.send(m.AdoptAction(item_id, pid, (now_ns - started_ns) // 1_000_000))
@@ -336,6 +358,8 @@ class Supervisor:
                     executor.keeper.child.wait_status = wait_status
             case m.Pong():
                 executor.keeper.came_up()
+                executor.configured = True
+                self._ready_if_complete()
                 self._watchdog.answered(executor.keeper.name)
 
     def _on_launched(self, executor: _Executor, pid: int) -> None:

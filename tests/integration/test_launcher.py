@@ -348,3 +348,17 @@ def test_it_is_not_started_by_hand() -> None:
     )
     assert done.returncode == 1
     assert "expected one listening socket from the service manager" in done.stderr
+
+
+def test_once_it_is_ready_the_file_may_be_changed(
+    service: Callable[..., Service], launcher: LauncherService, tmp_path: Path
+) -> None:
+    """The launcher has read the config by then, however late it came up."""
+    (tmp_path / "log").touch()
+    lognot = service(ITEM, "--exec-socket", str(launcher.path))
+    lognot.start(ready=False)
+    launcher.start()
+    lognot.wait_notification("READY=1")
+    lognot.config_path.write_text("half a con")
+    say(tmp_path, "one")
+    wait_out(tmp_path, "one")
