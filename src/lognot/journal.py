@@ -22,6 +22,7 @@ from typing import Protocol, TextIO
 from lognot.shown import printable
 
 IDENTIFIER = "lognot"
+OWN_TAG = IDENTIFIER.encode()  # in each line that `own_line_pattern` knows; quick to look for
 JOURNAL_SOCKET = "/run/systemd/journal/socket"
 SYSLOG_SOCKET = "/dev/log"
 
@@ -263,5 +264,5 @@ def own_line_pattern(pid: int) -> re.Pattern[bytes]:
     time = rb"(?:[A-Z][a-z]{2} [ 0-9][0-9] [0-9:]{8}|[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.,+Z-]+)"
     priority = rb"(?:<[0-9]{1,3}>(?:1 )?)?"
     severity = rb"(?: daemon\.(?:err|warn|notice|info|debug))?"
-    tag = f"{IDENTIFIER}(?:\\[{pid}\\]:| {pid} )".encode()
+    tag = OWN_TAG + f"(?:\\[{pid}\\]:| {pid} )".encode()
     return re.compile(priority + time + rb"(?: [^ ]+)?" + severity + b" " + tag)

@@ -31,7 +31,7 @@ FATAL_DEATHS = 2  # of a search: what kills two monitors in a row is no accident
 MAX_FATAL = 64  # searches that must not be tried again; more of them than fit into one block of lines
 MAX_KEY_BYTES = 33  # frequency.compact_key() makes no longer ones
 
-_STATISTICS = struct.Struct("=QQQ")  # lines, matches, fired
+_STATISTICS = struct.Struct("=QQQ")  # bytes, matches, fired
 _SEARCH = struct.Struct("=QQIB")  # stream, position, item, monitors that it took (0: none is going on)
 _FATAL = struct.Struct("=QQI")  # stream, position, item
 _POSITION = struct.Struct("=QQIBB16s")  # stream, offset, generation, skipping, digest length, digest
@@ -182,22 +182,21 @@ class Ledger:
 
     # The journal of counted matches.
 
-    def count(self, record: Record) -> None:
+    def count(self, time_ns: int, item_id: int, kind: Counted, key: bytes | None = None) -> None:
         """Add a record; it counts once the lines that it came from are committed."""
-        key = record.key
-        if self._head >= self._tip:
-            self._tip = self._head + 1
-            _U64.pack_into(self._memory, _TIP_AT, self._tip)  # first: the record may replace a committed one
+        head = self._head
+        if head >= self._tip:
+            self._tip = head + 1
+            _U64.pack_into(self._memory, _TIP_AT, head + 1)  # first: the record may replace a committed one
         _RECORD.pack_into(
             self._memory,
-            _JOURNAL_AT + self._head % JOURNAL_RECORDS * _RECORD_BYTES,
-            record.time_ns,
-            record.item_id,
-            record.kind,
-            0xFF if key is None else len(key),
-            key or b"",
+            _JOURNAL_AT + head % JOURNAL_RECORDS * _RECORD_BYTES,
+            time_ns,
+            item_id,
+            kind,
+            *((0xFF, b"") if key is None else (len(key), key)),
         )
-        self._head += 1
+        self._head = head + 1
 
     def settle(self) -> None:
         """Make the records so far count by themselves: for those that no line brought."""
@@ -263,17 +262,20 @@ class Ledger:
 
     # Statistics.
 
-    def add_statistics(self, lines: int, matches: int, fired: int) -> None:
-        """Add to what was read, matched and fired since the service started."""
+    def add_statistics(self, read_bytes: int, matches: int, fired: int) -> None:
+        """Add to what was read, matched and fired since the service started.
+
+        Bytes and not lines: to count lines would take longer than to find those that matter.
+        """
         known = self.statistics()
         _STATISTICS.pack_into(
-            self._memory, _STATISTICS_AT, known[0] + lines, known[1] + matches, known[2] + fired
+            self._memory, _STATISTICS_AT, known[0] + read_bytes, known[1] + matches, known[2] + fired
         )
 
     def statistics(self) -> tuple[int, int, int]:
-        """Give the lines read, matches counted and bounds passed since the service started."""
-        lines, matches, fired = _STATISTICS.unpack_from(self._memory, _STATISTICS_AT)
-        return lines, matches, fired
+        """Give the bytes read, matches counted and bounds passed since the service started."""
+        read_bytes, matches, fired = _STATISTICS.unpack_from(self._memory, _STATISTICS_AT)
+        return read_bytes, matches, fired
 
 
 def _slot_at(slot: int) -> int:

@@ -24,8 +24,8 @@ from lognot.dispatch import Dispatcher
 from lognot.errors import LognotError
 from lognot.files import Files, Stream
 from lognot.frequency import NEVER_NS
-from lognot.journal import own_line_pattern
-from lognot.ledger import Counted, Ledger, Record, Search
+from lognot.journal import OWN_TAG, own_line_pattern
+from lognot.ledger import Counted, Ledger, Search
 from lognot.loop import Loop
 from lognot.messages import Kind, Notice
 from lognot.notes import Notes
@@ -44,6 +44,7 @@ from lognot.users import Account
 LONG_LINE_BYTES = 1024 if has_jit() else 0
 SEARCH_LIMIT_S = 1.0  # of CPU time
 STOP_S = 2.0  # what was written before the stop is read, but not for longer
+MANY_HITS = 100  # in a block
 QUOTE_BYTES = 1024  # of a line or key that is told to the log
 
 
@@ -163,7 +164,7 @@ class Monitor:
         now_ns = time.monotonic_ns()
         for rule in self._rules.values():
             if rule.start(now_ns):
-                self._ledger.count(Record(now_ns, rule.item_id, Counted.STARTED))
+                self._ledger.count(now_ns, rule.item_id, Counted.STARTED)
         self._files.settle_records()
 
     def _dispatcher(self, executor_id: int) -> Dispatcher:
@@ -198,37 +199,48 @@ class Monitor:
             self._check_sizes(stream, rules)
 
     def _scan(self, stream: Stream, block: Block) -> None:
-        matches = fired = 0
+        """Search a block and count what is found: the loop that a flood goes through."""
+        self._ledger.add_statistics(len(block.lines), 0, 0)
         scanner = self._scanners.get(stream.log_id)
-        if scanner is not None:
-            self._searching = (stream, block)
-            scanner.long_line_bytes = 0 if block.start < stream.careful_until else LONG_LINE_BYTES
-            for hit in scanner.scan(block.lines):
-                if isinstance(hit, Failure):
-                    self._notes.say(Notice.MATCH_FAILED, hit.key, 1, str(hit.error).encode())
-                elif not self._own_line.match(hit.line):
-                    matches += 1
-                    fired += self._on_hit(stream, block, hit)
-        self._ledger.add_statistics(block.lines.count(b"\n"), matches, fired)
+        if scanner is None:
+            return
+        self._searching = (stream, block)
+        scanner.long_line_bytes = 0 if block.start < stream.careful_until else LONG_LINE_BYTES
+        now_ns, rules, write_down = self._now_ns, self._rules, self._ledger.count
+        matches = fired = 0
+        found = scanner.scan(block.lines)
+        # Many lines are looked at together: most logs do not hold our own.
+        may_be_own = len(found) < MANY_HITS or OWN_TAG in block.lines
+        for hit in found:
+            if isinstance(hit, Failure):
+                self._notes.say(Notice.MATCH_FAILED, hit.key, 1, str(hit.error).encode())
+                continue
+            _, line, item_id, _, match = hit
+            if may_be_own and OWN_TAG in line and self._own_line.match(line):
+                continue
+            matches += 1
+            rule = rules[item_id]
+            key, count = rule.count(now_ns, line, match)
+            if rule.remembers:
+                write_down(now_ns, item_id, Counted.MATCH, key)
+            if count:
+                fired += 1
+                self._fire_hit(rule, stream, block, hit, count)
+        if matches:
+            self._ledger.add_statistics(0, matches, fired)
+            self._say_evicted(stream.log_id)
 
-    def _on_hit(self, stream: Stream, block: Block, hit: Hit) -> bool:
-        rule = self._rules[hit.key]
-        record, count = rule.count(self._now_ns, hit)
-        if record is not None:
-            self._ledger.count(record)
-        evicted = rule.newly_evicted()
-        if evicted:
-            self._notes.say(Notice.KEYS_EVICTED, rule.item_id, evicted)
-        if not count:
-            return False
+    def _say_evicted(self, log_id: int) -> None:
+        for rule in self._rules_of[log_id]:
+            evicted = rule.newly_evicted()
+            if evicted:
+                self._notes.say(Notice.KEYS_EVICTED, rule.item_id, evicted)
+
+    def _fire_hit(self, rule: Rule, stream: Stream, block: Block, hit: Hit, count: int) -> None:
         position = _position(stream.tail.generation, block.start + hit.start)
-        start, end = hit.spans[0]
-        self._fire(
-            rule,
-            m.RunAction(rule.item_id, Kind.UPBOUND, stream.stream_id, position, count, hit.line, hit.spans),
-            hit.line[start:end],
-        )
-        return True
+        spans = hit.spans
+        action = m.RunAction(rule.item_id, Kind.UPBOUND, stream.stream_id, position, count, hit.line, spans)
+        self._fire(rule, action, hit.line[slice(*spans[0])])
 
     def _fire(self, rule: Rule, action: m.RunAction, key: bytes = b"") -> None:
         dispatcher = self._dispatcher(rule.executor_id)
@@ -283,7 +295,7 @@ class Monitor:
             if now_ns < deadline_ns or rule.down is None:
                 continue
             count = rule.down.judge(now_ns)
-            self._ledger.count(Record(now_ns, rule.item_id, Counted.JUDGED))
+            self._ledger.count(now_ns, rule.item_id, Counted.JUDGED)
             self._files.settle_records()
             if count is not None:
                 self._ledger.add_statistics(0, 0, 1)

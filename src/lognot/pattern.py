@@ -51,6 +51,7 @@ from __future__ import annotations
 import mmap
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -108,11 +109,24 @@ class Pattern(ABC):
         self.groups = groups
 
     @abstractmethod
-    def search(self, line: bytes) -> Spans | None:
-        """Where the regex first matches: (start, end) in bytes for groups 0 to `groups`, or None.
+    def match(self, line: bytes) -> Any:
+        """Whether the regex matches: something for `whole` and `spans` to read, or None.
 
-        (-1, -1) stands for a group that took no part. Raises MatchLimitError when PCRE gave up, nothing else.
+        Raises MatchLimitError when PCRE gave up, nothing else.
         """
+
+    @abstractmethod
+    def whole(self, line: bytes, match: Any) -> tuple[int, int]:
+        """Where in `line` the regex first matches: start and end in bytes."""
+
+    @abstractmethod
+    def spans(self, line: bytes, match: Any) -> Spans:
+        """The same for groups 0 to `groups`; (-1, -1) stands for a group that took no part."""
+
+    def search(self, line: bytes) -> Spans | None:
+        """Where the regex first matches, with all groups, or None. Raises what `match` raises."""
+        match = self.match(line)
+        return None if match is None else self.spans(line, match)
 
 
 class _AnyLine(Pattern):
@@ -120,9 +134,15 @@ class _AnyLine(Pattern):
 
     __slots__ = ()
 
-    def search(self, line: bytes) -> Spans:
+    def match(self, line: bytes) -> int:
         end = line.find(b"\n")  # a complete line has none, but `.` would stop there
-        return ((0, len(line) if end < 0 else end),)
+        return len(line) if end < 0 else end
+
+    def whole(self, line: bytes, match: Any) -> tuple[int, int]:
+        return 0, match
+
+    def spans(self, line: bytes, match: Any) -> Spans:
+        return ((0, match),)
 
 
 class _PcrePattern(Pattern):
@@ -152,44 +172,54 @@ class _PcrePattern(Pattern):
         self._pcre_error = pcre.PCREError
         super().__init__(regex, "pcre", self._compiled.groups)
 
-    def search(self, line: bytes) -> Spans | None:
+    def match(self, line: bytes) -> Any:
         subject = line if line.isascii() else line.decode("latin-1").encode()
         try:
             # What Pattern.search() calls, without its frame: this runs once per line.
-            match = self._match(self._compiled, subject, -1, -1, self._flags)
+            return self._match(self._compiled, subject, -1, -1, self._flags)
         except self._no_match:
             return None
         except self._pcre_error as error:
             raise MatchLimitError(_PCRE_ERRORS.get(error.args[0], f"PCRE error {error.args[0]}")) from error
+
+    def whole(self, line: bytes, match: Any) -> tuple[int, int]:
         # Not span(), which raises RuntimeError when \K in a lookahead put the start after the end.
+        start, end = match.start(), match.end()
+        return (start, end) if start <= end and line.isascii() else self.spans(line, match)[0]
+
+    def spans(self, line: bytes, match: Any) -> Spans:
         offsets = [match.start(), match.end()]
         for group in range(1, self.groups + 1):
             offsets.extend(match.span(group))
-        return _spans(line, subject, offsets)
+        return _spans(line, offsets)
 
 
 class _Pcre2Pattern(Pattern):
     """A regex compiled by libpcre2-8."""
 
-    __slots__ = ("_options", "_program")
+    __slots__ = ("_match",)
 
     def __init__(self, regex: bytes, subject: bytes, *, jit: bool) -> None:
         """Compiles `subject`, the UTF-8 text of `regex`. Raises _CompileError."""
         from lognot import pcre2
 
         try:
-            self._program = pcre2.Program(
-                subject, pcre2.UTF | pcre2.NEVER_BACKSLASH_C, _pcre2_context(), jit=jit
-            )
+            program = pcre2.Program(subject, pcre2.UTF | pcre2.NEVER_BACKSLASH_C, _pcre2_context(), jit=jit)
         except pcre2.CompileError as error:
             raise _CompileError(error.message, error.offset) from error
-        self._options = pcre2.NO_UTF_CHECK  # it is made by encode()
-        super().__init__(regex, "pcre2", self._program.groups)
+        self._match = program.match
+        super().__init__(regex, "pcre2", program.groups)
 
-    def search(self, line: bytes) -> Spans | None:
+    def match(self, line: bytes) -> Any:
         subject = line if line.isascii() else line.decode("latin-1").encode()
-        offsets = self._program.match(subject, self._options)
-        return None if offsets is None else _spans(line, subject, offsets)
+        return self._match(subject)
+
+    def whole(self, line: bytes, match: Any) -> tuple[int, int]:
+        start, end = match[0], match[1]
+        return (start, end) if start <= end and line.isascii() else self.spans(line, match)[0]
+
+    def spans(self, line: bytes, match: Any) -> Spans:
+        return _spans(line, match)
 
 
 class _CompileError(Exception):
@@ -215,6 +245,20 @@ def choose_engine(wanted: str) -> str:
             return engine
         missing.append(reason)
     raise PatternError("; ".join(missing))
+
+
+def compile_find(regex: bytes) -> Callable[[bytes, int], tuple[int, int] | None]:
+    """Compile a regex of bytes to what `Prefilter` needs, with libpcre2, whatever engine matches lines.
+
+    python-pcre would not do: at each call it walks over its whole subject. Raises PatternError where libpcre2
+    cannot be had, or refuses the regex; what is returned raises MatchLimitError.
+    """
+    missing = _why_missing("pcre2")
+    if missing:
+        raise PatternError(missing)
+    from lognot import pcre2
+
+    return pcre2.Program(regex, 0, _pcre2_context()).find
 
 
 def has_jit() -> bool:
@@ -298,19 +342,20 @@ def _refuse_token(token: bytes, offset: int) -> None:
         raise PatternError(f"unrecognized character follows \\ at offset {offset + 1}")
 
 
-def _spans(line: bytes, subject: bytes, offsets: list[int]) -> Spans:
-    """Offsets in `subject`, the UTF-8 text of `line`, as spans of `line`.
+def _spans(line: bytes, offsets: list[int]) -> Spans:
+    """Offsets in the UTF-8 text of `line`, as spans of `line`.
 
     The start of group 0 can be after its end with \\K in a lookahead: then it is empty, at the end.
     """
-    if subject is not line:
+    if not line.isascii():
         # Each byte from 0x80 on became two, and the first of them is 0xc2 or 0xc3.
+        subject = line.decode("latin-1").encode()
         offsets = [
             at if at <= 0 else at - subject.count(b"\xc2", 0, at) - subject.count(b"\xc3", 0, at)
             for at in offsets
         ]
     if offsets[0] > offsets[1]:
-        offsets[0] = offsets[1]
+        offsets = [offsets[1], *offsets[1:]]
     pairs = iter(offsets)
     return tuple(zip(pairs, pairs, strict=True))
 

@@ -6,11 +6,10 @@ config is reloaded and the item is still the same.
 
 from __future__ import annotations
 
-from lognot.frequency import NEVER_NS, DownBound, UpBound, compact_key
+from lognot.frequency import MAX_RAW_KEY_BYTES, NEVER_NS, DownBound, UpBound, compact_key
 from lognot.ledger import Counted, Record
 from lognot.messages import Kind
 from lognot.pattern import Pattern, compile_pattern
-from lognot.scan import Hit
 from lognot.settings import Item
 from lognot.size import SizeMultiple
 
@@ -50,6 +49,10 @@ class Rule:
             Kind.DOWNBOUND: item.downbound_action is not None,
             Kind.SIZE: item.size_action is not None,
         }
+        self._usecrc = item.usecrc
+        self._fires = self._actions[Kind.UPBOUND]
+        # Whether anything depends on a match later, so that the next monitor must know of it.
+        self.remembers = self.down is not None or self._up.count > 0
 
     @property
     def wants_lines(self) -> bool:
@@ -80,32 +83,34 @@ class Rule:
         if self.size is not None:
             self.size.restart()
 
-    def count(self, now_ns: int, hit: Hit) -> tuple[Record | None, int]:
-        """Count a match.
+    def count(self, now_ns: int, line: bytes, match: object) -> tuple[bytes | None, int]:
+        """Count a match of the pattern on a line.
 
         Returns:
-            What to write down about it (None: nothing depends on it later), and the number of matches in
-            the window when that is over the upper bound, else 0.
+            The compact key that it was counted for, None when matches are not told apart; and the number of
+            matches in the window when that is over the upper bound, else 0.
         """
         key = None
-        if self._item.usecrc:
-            start, end = hit.spans[0]
-            key = compact_key(hit.line[start:end], self._secret)
-        fired = self._add(now_ns, key)
-        if self.down is None and not self._up.count:
-            return None, fired
-        return Record(now_ns, self.item_id, Counted.MATCH, key), fired
-
-    def _add(self, now_ns: int, key: bytes | None) -> int:
+        if self._usecrc:
+            start, end = self.pattern.whole(line, match)
+            key = line[start:end]
+            if end - start > MAX_RAW_KEY_BYTES:
+                key = compact_key(key, self._secret)
         if self.down is not None:
             self.down.add(now_ns)
-        return self._up.add(now_ns, key) if self._actions[Kind.UPBOUND] else 0
+        return key, self._up.add(now_ns, key) if self._fires else 0
+
+    def _replay_match(self, now_ns: int, key: bytes | None) -> None:
+        if self.down is not None:
+            self.down.add(now_ns)
+        if self._fires:
+            self._up.add(now_ns, key)
 
     def replay(self, record: Record) -> None:
         """Take in what an earlier monitor wrote down."""
         match record.kind:
             case Counted.MATCH:
-                self._add(record.time_ns, record.key)
+                self._replay_match(record.time_ns, record.key)
             case Counted.STARTED:
                 self.start(record.time_ns)
             case Counted.JUDGED if self.down is not None:

@@ -3,33 +3,51 @@
 The monitor runs it on what strangers write into logs, so nothing in a line may stop a scan: a search that
 PCRE gave up comes out as a Failure among the hits, and the scan goes on.
 
-Every pattern is tried on every line, in the order of lines and, within a line, of items. A scanner that first
-looks for the literals that a match must contain can take this one's place: the same results, sooner.
+Hits come in the order of lines and, within a line, of items. PCRE alone says what matches; but a pattern is
+only tried on lines that hold a literal that its matches must contain, which one scan finds for all patterns.
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
 
-from lognot.errors import MatchLimitError
-from lognot.pattern import Pattern, Spans
+from lognot.errors import MatchLimitError, PatternError
+from lognot.literals import required_literals
+from lognot.pattern import Pattern, Spans, compile_find
+from lognot.prefilter import Items, Prefilter, rate
+
+# A flood of lines that all hold a literal is searched sooner without looking for it: 1.0 instead of 2.2 us a
+# line. So where that is so, the next blocks are, until one shows whether it still is.
+USELESS_SHARE = 0.7  # of all pattern and line pairs
+BLOCKS_WITHOUT = 15
+FEW_BYTES = 400  # of a block for each line found: with more there is no flood
 
 # Called with the item's key and the line's offset in the block, around a search. Entering gives False when
 # this item must be skipped on this line.
 Guard = Callable[[int, int], AbstractContextManager[bool]]
 
 
-@dataclass(frozen=True, slots=True)
-class Hit:
+class Hit(NamedTuple):
     """An item's pattern matches a line."""
 
     start: int  # offset of the line in the block, in bytes
     line: bytes  # without its newline, "\n" or "\r\n"
     key: int  # of the item
-    spans: Spans  # in bytes of the line: group 0, 1, …; (-1, -1) for a group that took no part
+    pattern: Pattern
+    match: Any  # what the pattern's own methods read
+
+    @property
+    def spans(self) -> Spans:
+        """Groups 0, 1, … in bytes of the line; (-1, -1) for a group that took no part."""
+        return self.pattern.spans(self.line, self.match)
+
+
+# Without the frame of the constructor, a third of the time: one is made for each hit of a flood.
+_make_hit: Callable[[tuple[int, bytes, int, Pattern, Any]], Hit] = partial(tuple.__new__, Hit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,50 +76,94 @@ class Scanner:
         between scans.
         """
         self.long_line_bytes = long_line_bytes
-        self._searches = tuple((key, pattern.search) for key, pattern in patterns)
+        self._patterns = tuple((key, pattern, pattern.match) for key, pattern in patterns)
+        self._all = tuple(range(len(patterns)))
         self._guard = guard
+        literals = [required_literals(pattern.regex, rate) for _, pattern in patterns]
+        self._everywhere = tuple(item for item, found in enumerate(literals) if found is None)
+        self._prefilter: Prefilter | None = None
+        self._blocks_without = 0  # prefilter, since nearly every line held a literal
+        if len(self._everywhere) < len(patterns):
+            with suppress(PatternError):  # without libpcre2 each pattern is tried on each line
+                self._prefilter = Prefilter(literals, compile_find)
 
-    def scan(self, block: bytes) -> Iterator[Hit | Failure]:
+    @property
+    def has_prefilter(self) -> bool:
+        """Whether some patterns are tried only where a literal of theirs is."""
+        return self._prefilter is not None
+
+    def scan(self, block: bytes) -> list[Hit | Failure]:
         """Hits and failures in `block`, complete lines that each end in a newline, by line, then by item.
 
         Raises ValueError when the last line is unfinished, before anything is searched.
         """
-        lines = block.split(b"\n")
-        if lines.pop():
+        if block and not block.endswith(b"\n"):
             raise ValueError("the block's last line has no newline")
-        return self._scan(lines)
+        found: list[Hit | Failure] = []
+        lines = self._lines_to_search(block)
+        if lines is None:
+            self._scan_all(found, block, self._all, {})
+        elif self._everywhere:
+            self._scan_all(found, block, self._everywhere, lines)
+        else:
+            for start, items in lines.items():
+                self._search(found, block[start : block.find(b"\n", start)], start, items)
+        return found
 
-    def _scan(self, lines: list[bytes]) -> Iterator[Hit | Failure]:
-        searches = self._searches
-        # Without a guard there is nothing to be done about a long line.
-        long_line_bytes = self.long_line_bytes if self._guard else sys.maxsize
+    def _lines_to_search(self, block: bytes) -> dict[int, Items] | None:
+        """Which lines hold a literal, and of which items; None: all patterns are to be tried on all lines."""
+        if self._prefilter is None:
+            return None
+        if self._blocks_without:
+            self._blocks_without -= 1
+            return None
+        try:
+            lines = self._prefilter.lines(block)
+        except MatchLimitError:
+            return None
+        if len(lines) * FEW_BYTES > len(block):
+            reasons = sum(map(len, lines.values()))
+            if reasons > USELESS_SHARE * len(self._all) * block.count(b"\n"):
+                self._blocks_without = BLOCKS_WITHOUT
+        return lines
+
+    def _scan_all(
+        self, found: list[Hit | Failure], block: bytes, items: Items, more: dict[int, Items]
+    ) -> None:
+        """Try `items` on each line, and others on the lines that begin where `more` says."""
         start = 0
-        for raw in lines:
-            line = raw[:-1] if raw.endswith(b"\r") else raw
-            if len(line) > long_line_bytes:
-                yield from self._scan_guarded(line, start)
-            else:
-                for key, search in searches:
-                    try:
-                        spans = search(line)
-                    except MatchLimitError as error:
-                        yield Failure(start, line, key, error)
-                        continue
-                    if spans is not None:
-                        yield Hit(start, line, key, spans)
-            start += len(raw) + 1
+        for line in block.split(b"\n")[:-1]:
+            here = tuple(sorted(items + more[start])) if start in more else items
+            self._search(found, line, start, here)
+            start += len(line) + 1
 
-    def _scan_guarded(self, line: bytes, start: int) -> Iterator[Hit | Failure]:
+    def _search(self, found: list[Hit | Failure], line: bytes, start: int, items: Items) -> None:
+        if line[-1:] == b"\r":
+            line = line[:-1]
+        if len(line) > self.long_line_bytes and self._guard is not None:
+            self._search_guarded(found, line, start, items)
+            return
+        for item in items:
+            key, pattern, match_line = self._patterns[item]
+            try:
+                match = match_line(line)
+            except MatchLimitError as error:
+                found.append(Failure(start, line, key, error))
+                continue
+            if match is not None:
+                found.append(_make_hit((start, line, key, pattern, match)))
+
+    def _search_guarded(self, found: list[Hit | Failure], line: bytes, start: int, items: Items) -> None:
         assert self._guard is not None
-        for key, search in self._searches:
-            spans = None
+        for item in items:
+            key, pattern, match_line = self._patterns[item]
+            match = None
             try:
                 with self._guard(key, start) as allowed:
                     if allowed:
-                        spans = search(line)
+                        match = match_line(line)
             except MatchLimitError as error:
-                yield Failure(start, line, key, error)
+                found.append(Failure(start, line, key, error))
                 continue
-            # Outside of the guard: what the caller does with a hit is not part of the search.
-            if spans is not None:
-                yield Hit(start, line, key, spans)
+            if match is not None:
+                found.append(_make_hit((start, line, key, pattern, match)))

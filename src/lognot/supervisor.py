@@ -422,10 +422,11 @@ class Supervisor:
     def _status(self) -> None:
         self._status_timer = None
         there, total = self._logs.counts()
-        lines, matches, fired = self._ledger.statistics()
+        read_bytes, matches, fired = self._ledger.statistics()
         self._notifier.status(
             f"watching {there} of {total} logs for {len(self._catalogue)} items: "
-            f"{lines} lines, {matches} matches, {fired} times fired, {self._actions_run} actions run"
+            f"{read_bytes / 2**20:.1f} MiB read, {matches} matches, {fired} times fired, "
+            f"{self._actions_run} actions run"
         )
 
     # Signals and the end.

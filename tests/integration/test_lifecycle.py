@@ -398,7 +398,7 @@ def test_what_the_service_manager_hears(service: Make, log: Path, tmp_path: Path
     after = time.monotonic_ns() // 1000
     append(log, "second\n")
     lognot.wait_notification(
-        "STATUS=watching 1 of 2 logs for 2 items: 2 lines, 2 matches, 2 times fired, 2 act"
+        "STATUS=watching 1 of 2 logs for 2 items: 0.0 MiB read, 2 matches, 2 times fired, 2 act"
     )
     assert lognot.stop() == 0
     lognot_heard = [line for line in lognot.notifications if not line.startswith("STATUS=watching")]

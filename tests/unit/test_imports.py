@@ -43,11 +43,14 @@ LAYERS: tuple[tuple[str, set[str]], ...] = (
     ),
     (
         "concepts",
-        {"action", "channel", "frequency", "ini", "items", "journal", "ledger", "lint", "loop", "opening"}
+        {"action", "channel", "frequency", "ini", "items", "journal", "ledger", "lint", "literals"}
         | {
+            "loop",
+            "opening",
             "options",
             "pattern",
             "pcre2",
+            "prefilter",
             "quoting",
             "privileges",
             "process",
@@ -75,12 +78,14 @@ PURE = {
     "frequency": {"hashlib", "_blake2"},
     "ini": set(),
     "lint": set(),
+    "literals": set(),
     "items": {"difflib"},
     "messages": set(),
     "options": set(),
+    "prefilter": set(),
     "quoting": set(),
     "rule": set(),
-    "scan": {"sys"},
+    "scan": {"functools"},
     "settings": {"json"},
     "shown": set(),
     "size": set(),

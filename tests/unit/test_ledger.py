@@ -42,6 +42,10 @@ def new_monitor(supervisors: Ledger) -> Ledger:
     return copy.copy(supervisors)
 
 
+def write(ledger: Ledger, one: Record) -> None:
+    ledger.count(one.time_ns, one.item_id, one.kind, one.key)
+
+
 def record(number: int, key: bytes | None = None) -> Record:
     return Record(number, number % 7, Counted.MATCH, key)
 
@@ -69,7 +73,7 @@ def test_what_is_committed_comes_back(committed: dict[int, Position], counted: l
     supervisors = Ledger()
     monitor = new_monitor(supervisors)
     for one in counted:
-        monitor.count(one)
+        write(monitor, one)
     monitor.commit([*committed.items(), (3, Position(1))])
     successor = new_monitor(supervisors)
     assert list(successor.replay()) == counted
@@ -79,15 +83,15 @@ def test_what_is_committed_comes_back(committed: dict[int, Position], counted: l
 def test_what_is_not_committed_does_not_come_back(supervisors: Ledger) -> None:
     monitor = new_monitor(supervisors)
     monitor.assign(0, Position(1))
-    monitor.count(record(1))
+    write(monitor, record(1))
     monitor.commit([(0, Position(1, offset=10))])
-    monitor.count(record(2))
+    write(monitor, record(2))
     monitor.assign(1, Position(2, offset=20))  # another file begins: no reason to commit anything
     successor = new_monitor(supervisors)
     assert list(successor.replay()) == [record(1)]
     assert successor.position(0) == Position(1, offset=10)
     assert successor.position(1) == Position(2, offset=20)
-    successor.count(record(3))
+    write(successor, record(3))
     successor.commit([(0, Position(1, offset=11))])
     assert list(new_monitor(supervisors).replay()) == [record(1), record(3)]
 
@@ -95,7 +99,7 @@ def test_what_is_not_committed_does_not_come_back(supervisors: Ledger) -> None:
 def test_settled_records_need_no_lines(supervisors: Ledger) -> None:
     monitor = new_monitor(supervisors)
     started = Record(5, 1, Counted.STARTED)
-    monitor.count(started)
+    write(monitor, started)
     assert list(new_monitor(supervisors).replay()) == []
     monitor.settle()
     assert list(new_monitor(supervisors).replay()) == [started]
@@ -105,7 +109,7 @@ def test_a_slot_is_used_again(supervisors: Ledger) -> None:
     monitor = new_monitor(supervisors)
     monitor.assign(0, Position(1))
     monitor.assign(1, Position(2))
-    monitor.count(record(1))
+    write(monitor, record(1))
     monitor.commit([(1, Position(2, 100, 3, True, b"x" * 16))])
     supervisors.assign(1, Position(3))  # the file with the highest head is gone
     assert supervisors.position(1) == Position(3)
@@ -116,7 +120,7 @@ def test_a_slot_is_used_again(supervisors: Ledger) -> None:
 def test_the_oldest_records_give_way(supervisors: Ledger) -> None:
     monitor = new_monitor(supervisors)
     for number in range(JOURNAL_RECORDS + 10):
-        monitor.count(record(number))
+        write(monitor, record(number))
     monitor.commit([(0, Position(1))])
     kept = list(new_monitor(supervisors).replay())
     assert kept == [record(number) for number in range(10, JOURNAL_RECORDS + 10)]
@@ -125,16 +129,16 @@ def test_the_oldest_records_give_way(supervisors: Ledger) -> None:
 def test_uncommitted_records_are_never_taken_for_those_that_they_replaced(supervisors: Ledger) -> None:
     monitor = new_monitor(supervisors)
     for number in range(JOURNAL_RECORDS):
-        monitor.count(record(number))
+        write(monitor, record(number))
     monitor.commit([(0, Position(1))])
     for number in range(100):
-        monitor.count(record(10**9 + number))
+        write(monitor, record(10**9 + number))
     kept = [record(number) for number in range(100, JOURNAL_RECORDS)]
     successor = new_monitor(supervisors)
     assert list(successor.replay()) == kept
     # Its own, fewer ones do not bring the others back.
     for number in range(10):
-        successor.count(record(2 * 10**9 + number))
+        write(successor, record(2 * 10**9 + number))
     successor.commit([(0, Position(1, offset=1))])
     after_that = list(new_monitor(supervisors).replay())
     assert after_that == kept + [record(2 * 10**9 + number) for number in range(10)]
@@ -204,7 +208,7 @@ def test_a_commit_is_all_or_nothing_at_every_store() -> None:
     monitor.assign(0, Position(1, 2**40 - 1, 0, False, b"a" * 16))
     monitor.assign(1, Position(2, 255))
     for number in range(255):  # so that the next numbers change more than one byte
-        monitor.count(record(number, b"key"))
+        write(monitor, record(number, b"key"))
     monitor.commit([(0, Position(1, 2**40 - 1, 0, False, b"a" * 16)), (1, Position(2, 255))])
 
     def state(ledger: Ledger) -> tuple[list[Record], Position, Position]:
@@ -214,7 +218,7 @@ def test_a_commit_is_all_or_nothing_at_every_store() -> None:
     image = bytearray(memory.raw)
     memory.stores.clear()
     for number in range(3):
-        monitor.count(record(2**32 + number, b"another"))
+        write(monitor, record(2**32 + number, b"another"))
     monitor.commit([(0, Position(1, 2**40, 1, True, b"b" * 16)), (1, Position(2, 256, 0, False, b"c" * 16))])
     after = state(new_monitor(supervisors))
     assert len(after[0]) == len(before[0]) + 3
@@ -277,8 +281,8 @@ def _count_for_ever(monitor: Ledger) -> None:
     number = monitor.position(0).offset
     while True:
         number += 1
-        monitor.count(Record(number, 1, Counted.MATCH, b"key"))
-        monitor.count(Record(number, 2, Counted.MATCH))
+        monitor.count(number, 1, Counted.MATCH, b"key")
+        monitor.count(number, 2, Counted.MATCH)
         monitor.commit([(0, Position(1, number)), (1, Position(2, number, digest=b"%016d" % number))])
 
 
@@ -361,7 +365,7 @@ def test_garbage_never_raises_nor_takes_for_ever(data: st.DataObject) -> None:
     assert sum(1 for _ in monitor.replay()) <= JOURNAL_RECORDS
     monitor.fatal_searches()
     monitor.position(0)
-    monitor.count(record(1))
+    write(monitor, record(1))
     monitor.commit([(0, Position(1))])
     assert supervisors.position(0) == Position(1)
     assert time.monotonic() - begin < 5
