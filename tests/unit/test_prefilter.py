@@ -1,0 +1,82 @@
+"""Which lines hold a literal, and of which items."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lognot.errors import PatternError
+from lognot.literals import Literals
+from lognot.pattern import compile_find
+from lognot.prefilter import MAX_PIECE_BYTES, Find, Prefilter, rate
+
+TEXT = st.text("abAB [", min_size=1, max_size=5).map(str.encode)
+LITERALS = st.builds(
+    lambda texts, any_case: Literals(frozenset(t.lower() if any_case else t for t in texts), any_case),
+    st.sets(TEXT, min_size=1, max_size=3),
+    st.booleans(),
+)
+
+
+def with_re(regex: bytes) -> Find:
+    """Any PCRE will do; and Python's own for what is made here."""
+    compiled = re.compile(regex)
+
+    def find(block: bytes, start: int) -> tuple[int, int] | None:
+        match = compiled.search(block, start)
+        return match.span() if match else None
+
+    return find
+
+
+def with_pcre2(regex: bytes) -> Find:
+    try:
+        return compile_find(regex)
+    except PatternError as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.parametrize("compile_one", [with_re, with_pcre2])
+@given(
+    st.lists(LITERALS | st.none(), min_size=1, max_size=6),
+    st.lists(st.text("abAB [x", max_size=12).map(str.encode), max_size=8),
+)
+def test_no_line_with_a_literal_is_left_out(
+    compile_one: object, literals: list[Literals | None], lines: list[bytes]
+) -> None:
+    if all(one is None for one in literals):
+        return
+    found = Prefilter(literals, compile_one).lines(b"".join(line + b"\n" for line in lines))  # type: ignore[arg-type]
+    assert list(found) == sorted(found)
+    start = 0
+    for line in lines:
+        items = found.get(start, ())
+        assert list(items) == sorted(set(items))
+        for item, one in enumerate(literals):
+            text = line.lower() if one and one.any_case else line
+            if one and any(wanted in text for wanted in one.texts):
+                assert item in items
+        start += len(line) + 1
+
+
+def test_only_lines_with_a_literal_come() -> None:
+    literals = [Literals(frozenset({b"sshd["})), None, Literals(frozenset({b"ERROR"}), any_case=False)]
+    block = b"a sshd[1]\nnothing\nan ERROR of sshd[2]\nan error\n"
+    assert Prefilter(literals, with_re).lines(block) == {0: (0,), 18: (0, 2)}
+
+
+def test_more_pieces_than_fit_into_one_expression() -> None:
+    words = [b"word-%04d-of-many" % number for number in range(5000)]
+    literals = [Literals(frozenset({word})) for word in words]
+    block = b"".join(b"a %s here\n" % word for word in words)
+    found = Prefilter(literals, with_pcre2).lines(block)
+    assert list(found.values()) == [(number,) for number in range(5000)]
+
+
+def test_a_rare_literal_is_better_than_a_common_one() -> None:
+    assert rate(b"Failed password") < rate(b"e") / 10
+    assert rate(b"]: error 17 from ") < rate(b" from ")
+    assert rate(b"x" * 1000) == rate(b"x" * MAX_PIECE_BYTES)
