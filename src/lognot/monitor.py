@@ -206,7 +206,8 @@ class Monitor:
             return
         self._searching = (stream, block)
         scanner.long_line_bytes = 0 if block.start < stream.careful_until else LONG_LINE_BYTES
-        now_ns, rules, write_down = self._now_ns, self._rules, self._ledger.count
+        now_ns, rules = self._now_ns, self._rules
+        counted: dict[int, list[bytes | None]] = {}  # the keys of each item
         matches = fired = 0
         found = scanner.scan(block.lines)
         # Many lines are looked at together: most logs do not hold our own.
@@ -222,10 +223,12 @@ class Monitor:
             rule = rules[item_id]
             key, count = rule.count(now_ns, line, match)
             if rule.remembers:
-                write_down(now_ns, item_id, Counted.MATCH, key)
+                counted.setdefault(item_id, []).append(key)
             if count:
                 fired += 1
                 self._fire_hit(rule, stream, block, hit, count)
+        for item_id, keys in counted.items():
+            self._ledger.count(now_ns, item_id, Counted.MATCH, keys)
         if matches:
             self._ledger.add_statistics(0, matches, fired)
             self._say_evicted(stream.log_id)

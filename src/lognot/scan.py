@@ -9,6 +9,7 @@ only tried on lines that hold a literal that its matches must contain, which one
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
@@ -131,11 +132,26 @@ class Scanner:
         self, found: list[Hit | Failure], block: bytes, items: Items, more: dict[int, Items]
     ) -> None:
         """Try `items` on each line, and others on the lines that begin where `more` says."""
+        patterns = [self._patterns[item] for item in items]
+        # Lines that need no care are searched here: a call of `_search` for each costs a flood 0.2 us a line.
+        careful_bytes = -1 if more or b"\r" in block else self.long_line_bytes if self._guard else sys.maxsize
         start = 0
         for line in block.split(b"\n")[:-1]:
-            here = tuple(sorted(items + more[start])) if start in more else items
-            self._search(found, line, start, here)
-            start += len(line) + 1
+            length = len(line)
+            if length > careful_bytes:
+                self._search(
+                    found, line, start, tuple(sorted(items + more[start])) if start in more else items
+                )
+            else:
+                for key, pattern, match_line in patterns:
+                    try:
+                        match = match_line(line)
+                    except MatchLimitError as error:
+                        found.append(Failure(start, line, key, error))
+                        continue
+                    if match is not None:
+                        found.append(_make_hit((start, line, key, pattern, match)))
+            start += length + 1
 
     def _search(self, found: list[Hit | Failure], line: bytes, start: int, items: Items) -> None:
         if line[-1:] == b"\r":

@@ -85,7 +85,7 @@ PURE = {
     "prefilter": set(),
     "quoting": set(),
     "rule": set(),
-    "scan": {"functools"},
+    "scan": {"functools", "sys"},
     "settings": {"json"},
     "shown": set(),
     "size": set(),

@@ -43,7 +43,7 @@ def new_monitor(supervisors: Ledger) -> Ledger:
 
 
 def write(ledger: Ledger, one: Record) -> None:
-    ledger.count(one.time_ns, one.item_id, one.kind, one.key)
+    ledger.count(one.time_ns, one.item_id, one.kind, (one.key,))
 
 
 def record(number: int, key: bytes | None = None) -> Record:
@@ -168,8 +168,15 @@ class Memory:
     def __getitem__(self, at: int) -> int:
         return self.raw[at]
 
-    def __setitem__(self, at: int, value: int) -> None:
-        self.store(at, bytes((value,)))
+    def __setitem__(self, at: int | slice, value: int | bytes) -> None:
+        if isinstance(at, slice):
+            assert isinstance(value, bytes)
+            assert at.stop - at.start == len(value)
+            for number, byte in enumerate(value):
+                self.store(at.start + number, bytes((byte,)))
+        else:
+            assert isinstance(value, int)
+            self.store(at, bytes((value,)))
 
 
 class Stores:
@@ -281,7 +288,7 @@ def _count_for_ever(monitor: Ledger) -> None:
     number = monitor.position(0).offset
     while True:
         number += 1
-        monitor.count(number, 1, Counted.MATCH, b"key")
+        monitor.count(number, 1, Counted.MATCH, (b"key",))
         monitor.count(number, 2, Counted.MATCH)
         monitor.commit([(0, Position(1, number)), (1, Position(2, number, digest=b"%016d" % number))])
 
