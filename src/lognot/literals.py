@@ -29,6 +29,16 @@ _REPEAT = re.compile(rb"\{([0-9]+)(,?)([0-9]*)\}")
 _MAYBE_REPEAT = re.compile(rb"\{[ \t]*[0-9]*[ \t]*,?[ \t]*[0-9]*[ \t]*\}")
 
 
+_HEXADECIMAL = re.compile(rb"\{([0-9a-fA-F]+)\}|([0-9a-fA-F]{2})")
+_POSIX_CLASS = re.compile(rb"\[([:.=])\^?[a-zA-Z]*\1\]")
+_LOOK_AROUND = re.compile(rb"\?(?:=|!|<=|<!)")
+_GROUP = re.compile(rb"\?(?:[:|>]|P?<\w+>|'\w+')", re.ASCII)
+_CALL = re.compile(rb"\?(?:R|[+-]?[0-9]+|&\w+|P>\w+|P=\w+)\)", re.ASCII)
+_OPTIONS = re.compile(rb"\?([a-zA-Z]*)(?:-([a-zA-Z]*))?([:)])")
+# In a comment \Q would be no quote, and at the beginning of a class it is hard to tell.
+_DOUBTFUL_QUOTES = re.compile(rb"\(\?#|\(\?\^?[a-zA-Z]*x|\[\^?\\[QE]")
+
+
 class _UnsureError(Exception):
     """Something that this does not understand well enough."""
 
@@ -94,8 +104,7 @@ def _unquoted(regex: bytes) -> _Text:
         else:
             text.append((regex[position], False))
             position += 1
-    # In a comment these would be no quotes, and at the beginning of a class they are hard to tell.
-    if quotes and re.search(rb"\(\?#|\(\?\^?[a-zA-Z]*x|\[\^?\\[QE]", regex):
+    if quotes and _DOUBTFUL_QUOTES.search(regex):
         raise _UnsureError
     return text
 
@@ -380,7 +389,7 @@ class _Parser:
         raise _UnsureError
 
     def _hexadecimal(self) -> _Piece:
-        digits = re.match(rb"\{([0-9a-fA-F]+)\}|([0-9a-fA-F]{2})", self._plain_rest())
+        digits = _HEXADECIMAL.match(self._plain_rest())
         if digits is None:
             raise _UnsureError
         self._at += digits.end()
@@ -403,7 +412,7 @@ class _Parser:
             self._at += 1
         while not self._sees(b"]"):
             if self._sees(b"[:") or self._sees(b"[.") or self._sees(b"[="):
-                posix = re.match(rb"\[([:.=])\^?[a-zA-Z]*\1\]", self._plain_rest())
+                posix = _POSIX_CLASS.match(self._plain_rest())
                 if posix is None:
                     raise _UnsureError  # to one engine it may be the beginning of something
                 self._at += posix.end()
@@ -423,14 +432,14 @@ class _Parser:
         if not self._sees(b"?"):
             return self._inside(depth)
         rest = self._plain_rest()
-        if found := re.match(rb"\?(?:=|!|<=|<!)", rest):
+        if found := _LOOK_AROUND.match(rest):
             self._at += found.end()
             self._inside(depth)  # nothing of it is in the match, or it must not be there
             return _ZERO
-        if found := re.match(rb"\?(?:[:|>]|P?<\w+>|'\w+')", rest, re.ASCII):
+        if found := _GROUP.match(rest):
             self._at += found.end()
             return self._inside(depth)
-        if found := re.match(rb"\?(?:R|[+-]?[0-9]+|&\w+|P>\w+|P=\w+)\)", rest, re.ASCII):
+        if found := _CALL.match(rest):
             self._at += found.end()
             return _NOTHING_KNOWN
         return self._options(depth)
@@ -443,7 +452,7 @@ class _Parser:
         return piece
 
     def _options(self, depth: int) -> _Piece:
-        found = re.match(rb"\?([a-zA-Z]*)(?:-([a-zA-Z]*))?([:)])", self._plain_rest())
+        found = _OPTIONS.match(self._plain_rest())
         if found is None or not {*found[1], *(found[2] or b"")} <= _FLAGS:
             raise _UnsureError
         self._at += found.end()
