@@ -80,6 +80,7 @@ class Files:
         self._max_line_bytes = 0
         self._logs: dict[int, _Log] = {}
         self._streams: dict[int, Stream] = {}
+        self._of_log: dict[int, dict[int, Stream]] = {}  # the current one, and older ones for a while
         self._of_file_wd: dict[int, set[int]] = {}  # streams
         # Names in a directory, and the logs that each matters to.
         self._of_directory_wd: dict[int, dict[bytes, set[int]]] = {}
@@ -112,6 +113,7 @@ class Files:
         if message.start is m.Start.COMMITTED:
             stream.careful_until = tail.offset + CAREFUL_BYTES
         self._streams[stream.stream_id] = stream
+        self._of_log.setdefault(stream.log_id, {})[stream.stream_id] = stream
         self._watch(stream, message.wd)
         self._ledger.assign(stream.slot, stream.position())  # no commit: other files may wait for theirs
         self._dirty[stream.stream_id] = None
@@ -198,11 +200,12 @@ class Files:
 
     def _forget(self, log: _Log) -> None:
         self._unwatch_directories(log)
-        for stream in [stream for stream in self._streams.values() if stream.log_id == log.log_id]:
+        for stream in list(self._of_log.get(log.log_id, {}).values()):
             self._close(stream)
 
     def _close(self, stream: Stream) -> None:
         del self._streams[stream.stream_id]
+        del self._of_log[stream.log_id][stream.stream_id]
         self._unwatch(stream)
         self._dirty.pop(stream.stream_id, None)
         self._uncommitted.pop(stream.stream_id, None)
@@ -290,8 +293,8 @@ class Files:
     def _ask_about_others(self, stream: Stream) -> None:
         """Whoever wrote to an older file of the log may have come over to the current one."""
         if self.is_current(stream):
-            for other in self._streams.values():
-                if other.log_id == stream.log_id and other is not stream and other.asked:
+            for other in self._of_log[stream.log_id].values():
+                if other is not stream and other.asked:
                     other.asked = False
                     self._dirty[other.stream_id] = None
 
