@@ -21,7 +21,7 @@ import os
 from _blake2 import blake2b  # as hashlib has it, without OpenSSL (1 MB)
 from dataclasses import dataclass
 
-BLOCK_BYTES = 256 * 1024  # larger reads gain nothing; smaller ones cost more calls in a burst
+BLOCK_BYTES = 128 * 1024  # 51 MB in 0.048 s; 0.059 with half of it, 0.051 with twice as much
 MARK_BYTES = 1024  # a log line carries a time or a number well within this
 _DIGEST_BYTES = 16
 
@@ -120,20 +120,18 @@ class Tail:
             return Reading(truncated=True, more=True)
         if len(data) == len(mark):
             return NOTHING
-        new = data[len(mark) :]
+        at = len(mark)  # where in `data` the new bytes begin; slices of them would each be another copy
         self._mark = data[-MARK_BYTES:]
-        more = len(new) == BLOCK_BYTES
+        more = len(data) - at == BLOCK_BYTES
         if self._skip_nul:
-            rest = new.lstrip(b"\0")
+            rest = len(data[at:].lstrip(b"\0"))
             self._skip_nul = not rest
-            self._leave_out(len(new) - len(rest), data, rest)
-            new = rest
+            at = self._leave_out(data, at, len(data) - rest)
         if self.skipping:
-            rest = new[new.find(b"\n") + 1 :] if b"\n" in new else b""
-            self.skipping = b"\n" not in new
-            self._leave_out(len(new) - len(rest), data, rest)
-            new = rest
-        return Reading(self._lines_of(new, data), more=more)
+            newline = data.find(b"\n", at)
+            self.skipping = newline < 0
+            at = self._leave_out(data, at, len(data) if newline < 0 else newline + 1)
+        return Reading(self._lines_of(data, at), more=more)
 
     def _bytes_before(self, offset: int) -> bytes:
         length = min(MARK_BYTES, offset)
@@ -158,21 +156,23 @@ class Tail:
             self.offset = data_at
             self._mark = self._offset_mark = self._bytes_before(data_at)
 
-    def _leave_out(self, count: int, data: bytes, rest: bytes) -> None:
-        self.offset += count
-        self._offset_mark = data[: len(data) - len(rest)][-MARK_BYTES:]
+    def _leave_out(self, data: bytes, begin: int, end: int) -> int:
+        """Pass these bytes of `data`; give their end."""
+        self.offset += end - begin
+        self._offset_mark = _mark_before(data, end)
+        return end
 
-    def _lines_of(self, new: bytes, data: bytes) -> tuple[Block, ...]:
-        end = new.rfind(b"\n") + 1
+    def _lines_of(self, data: bytes, at: int) -> tuple[Block, ...]:
+        end = data.rfind(b"\n", at) + 1
         if end:
-            lines = bytes(self._partial) + new[:end] if self._partial else new[:end]
+            lines = b"".join((self._partial, memoryview(data)[at:end])) if self._partial else data[at:end]
             start = self.offset
-            self._partial = bytearray(new[end:])
+            self._partial = bytearray(data[end:])
             self.offset += len(lines)
-            self._offset_mark = data[: len(data) - len(self._partial)][-MARK_BYTES:]
+            self._offset_mark = _mark_before(data, end)
             blocks = self._cut_long_lines(lines, start)
         else:
-            self._partial += new
+            self._partial += memoryview(data)[at:]
             blocks = []
         if len(self._partial) > self.max_line_bytes:
             cut = bytes(self._partial[: self.max_line_bytes]) + b"\n"
@@ -200,3 +200,7 @@ class Tail:
         if begin < len(lines):
             blocks.append(Block(lines[begin:], start + begin))
         return blocks
+
+
+def _mark_before(data: bytes, end: int) -> bytes:
+    return data[max(0, end - MARK_BYTES) : end]
