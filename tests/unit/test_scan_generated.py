@@ -11,7 +11,7 @@ from lognot.pattern import Pattern, choose_engine, compile_pattern
 from lognot.scan import Failure, Hit, Scanner
 from unit.regexes import make_case
 
-CASES = 100_000  # regexes, each with 7 lines; half of them for each engine
+REGEXES = 100_000  # half of them for each engine, each tried on 7 lines of its own and those of its neighbours
 TOGETHER = 4  # regexes of one scanner
 SEED = 20261123
 
@@ -64,8 +64,8 @@ def test_not_one_line_differs(engine: str, part: int) -> None:
     except PatternError as error:
         pytest.skip(str(error))
     random = Random(f"{SEED} {engine} {part}")
-    tried = prefiltered = matches = 0
-    while tried < CASES // len(ENGINES) // PARTS:
+    tried = cases = prefiltered = matches = 0
+    while tried < REGEXES // len(ENGINES) // PARTS:
         patterns: list[tuple[int, Pattern]] = []
         lines: list[bytes] = []
         for key in range(random.choice((1, TOGETHER))):
@@ -76,11 +76,13 @@ def test_not_one_line_differs(engine: str, part: int) -> None:
                 patterns.append((key, pattern))
                 lines += texts
         random.shuffle(lines)
+        cases += len(patterns) * len(lines)
         expected = plain(patterns, lines)
         scanner = Scanner(patterns)
         found = scanned(scanner, lines)
         assert found == expected, [pattern.regex for _, pattern in patterns]
         matches += len(found)
         prefiltered += scanner.has_prefilter
+    assert cases > 1_000_000 // PARTS  # a pattern and a line each
     assert matches > tried  # most lines are meant to match something
     assert prefiltered > tried // TOGETHER // 4
