@@ -20,6 +20,9 @@ MAX_PIECE_BYTES = 16  # a longer one finds no fewer lines
 # A line found in vain costs about as much as this many bytes at which a piece begins in vain.
 VAIN_LINE = 400.0
 
+# In one line: a hostile one that repeats a piece is rather given to all items.
+MOST_HITS = 100
+
 # PCRE's own limit is 64 KiB of code (its link size is 2), of which a byte takes 2 and a piece's branches 12.
 MAX_CODE_BYTES = 60_000
 
@@ -124,23 +127,34 @@ class _Search:
                 shortest[piece] = set()
             shortest[last] |= items
         self._items = {piece: tuple(sorted(items)) for piece, items in shortest.items()}
+        self._all_items = tuple(sorted(set().union(*shortest.values())))
         self._find = compile_find(_trie_regex(shortest, any_case=any_case))
 
     def collect(self, block: bytes, found: dict[int, Items]) -> None:
         """Add the lines that hold a piece."""
         find = self._find
+        line = line_end = hits = 0  # of the last line that was found
+        here: Items = ()  # the items that this search has found in it
         match = find(block, 0)
         while match is not None:
             start, end = match
             piece = block[start:end]
             items = self._items[piece.lower() if self._any_case else piece]
-            line = block.rfind(b"\n", 0, start) + 1
-            known = found.get(line)
-            if known is None:
-                found[line] = items
-            elif known is not items:
-                found[line] = tuple(sorted({*known, *items}))
-            match = find(block, start + 1)  # another may begin inside of this one
+            hits += 1
+            if start >= line_end:
+                hits = 1
+                line = block.rfind(b"\n", line_end, start) + 1
+                line_end = block.find(b"\n", start)
+                here = items
+            else:
+                here = _merged(here, items) if hits < MOST_HITS else self._all_items
+            found[line] = _merged(found.get(line, here), here)
+            # Another piece may begin inside of this one; but when all items are found, the line has told all.
+            match = find(block, line_end if len(here) == len(self._all_items) else start + 1)
+
+
+def _merged(some: Items, others: Items) -> Items:
+    return some if some is others else tuple(sorted({*some, *others}))
 
 
 def _trie_regex(pieces: Iterable[bytes], *, any_case: bool) -> bytes:

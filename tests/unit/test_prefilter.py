@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from lognot.errors import PatternError
 from lognot.literals import Literals
 from lognot.pattern import compile_find
-from lognot.prefilter import MAX_PIECE_BYTES, Find, Prefilter, rate
+from lognot.prefilter import MAX_PIECE_BYTES, MOST_HITS, Find, Prefilter, rate
 
 TEXT = st.text("abAB [", min_size=1, max_size=5).map(str.encode)
 LITERALS = st.builds(
@@ -66,6 +66,28 @@ def test_only_lines_with_a_literal_come() -> None:
     literals = [Literals(frozenset({b"sshd["})), None, Literals(frozenset({b"ERROR"}), any_case=False)]
     block = b"a sshd[1]\nnothing\nan ERROR of sshd[2]\nan error\n"
     assert Prefilter(literals, with_re).lines(block) == {0: (0,), 18: (0, 2)}
+
+
+def test_a_line_that_repeats_a_literal_is_found_once() -> None:
+    """However long it is: the way back to its beginning is not walked for each."""
+    asked: list[int] = []
+
+    def counting(regex: bytes) -> Find:
+        find = with_re(regex)
+
+        def counted(block: bytes, start: int) -> tuple[int, int] | None:
+            asked.append(start)
+            return find(block, start)
+
+        return counted
+
+    block = b"ab" * 1000 + b"\nab\n"
+    literals = [Literals(frozenset({b"ab"})), Literals(frozenset({b"cd"}))]
+    assert Prefilter(literals, counting).lines(block) == {0: (0, 1), 2001: (0,)}
+    assert len(asked) == MOST_HITS + 3
+    asked.clear()
+    assert Prefilter([Literals(frozenset({b"ab"}))], counting).lines(block) == {0: (0,), 2001: (0,)}
+    assert asked == [0, 2000, 2003]
 
 
 def test_more_pieces_than_fit_into_one_expression() -> None:
