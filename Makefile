@@ -9,6 +9,8 @@ BIN := .venv/bin
 RUN_PACKAGES := python3 python3-pyinotify python3-systemd python3-sdnotify libpcre2-8-0
 RUN_PACKAGES_WHERE_KNOWN := python3-pcre
 TEST_PACKAGES := python3-venv logrotate mandoc passwd procps strace util-linux
+# Whoever is there is measured: a release that lacks one of them measures the others.
+BENCH_PACKAGES_WHERE_KNOWN := sec swatch swatchdog fail2ban mtail inotify-tools
 DEB_PACKAGES := build-essential debhelper dh-python lintian python3
 RPM_PACKAGES := make python3 rpm rpmlint
 
@@ -16,12 +18,13 @@ RPM_PACKAGES := make python3 rpm rpmlint
 VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' src/lognot/__init__.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint clean install install-data uninstall deb rpm needed-to-run needed-to-test
+.PHONY: help run test lint bench clean install install-data uninstall deb rpm needed-to-run needed-to-test
 
 help:
 	@echo 'make run    watch lognot answer a recorded attack (15 seconds, harmless)'
 	@echo 'make test   lint, type check, unit and integration tests'
 	@echo 'make lint   lint and type check only'
+	@echo 'make bench  measure lognot beside its peers, into bench/RESULTS.md (15 minutes); QUICK=1: only try it'
 	@echo 'make clean  remove what the others made here'
 	@echo
 	@echo 'make install       install below PREFIX, by default /usr/local; starts nothing'
@@ -45,9 +48,14 @@ lint: needed-to-test
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
+# Needs root, and a machine with nothing else to do: installs the peers, and stresses both CPU and disk cache.
+bench: needed-to-run
+	@.ci/need --where-known $(BENCH_PACKAGES_WHERE_KNOWN)
+	@$(PYTHON) bench/run.py $(if $(QUICK),--quick,--write)
+
 clean:
 	rm -rf .venv .hypothesis .mypy_cache .ruff_cache build dist src/*.egg-info
-	find src tests demo -name __pycache__ -prune -exec rm -rf {} +
+	find src tests demo bench -name __pycache__ -prune -exec rm -rf {} +
 
 # The other variables reach the script by themselves: those of the command line are in its environment.
 install install-data uninstall:
