@@ -10,7 +10,7 @@ Source: pcrepattern(3) and pcre2pattern(3). Regexes that do not compile are neve
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 MAX_ALTERNATIVES = 64  # literals of which a match must contain one: each costs in the search for them
@@ -56,22 +56,14 @@ class Literals:
     any_case: bool = False
 
 
-Rate = Callable[[bytes], float]  # how often a literal is likely to be found: less is better
-
-
-def required_literals(regex: bytes, rate: Rate) -> Literals | None:
-    """Return literals of which every line that `regex` matches contains one; the rarest that are found.
-
-    None: nothing is known to be in each match.
-    """
+def required_literals(regex: bytes) -> list[Literals]:
+    """Return what every line that `regex` matches contains: one text of each. Empty: nothing is known."""
     try:
         parser = _Parser(_unquoted(regex))
         found = parser.alternation(depth=0)
-        if not parser.at_end():
-            return None
     except (_UnsureError, IndexError):
-        return None
-    return _best(found.wanted(), rate)
+        return []
+    return found.wanted() if parser.at_end() else []
 
 
 # A regex as bytes, each with whether \Q made it literal.
@@ -208,10 +200,6 @@ def _either(branches: list[_Piece]) -> _Piece:
     if len(texts) > MAX_ALTERNATIVES:
         return _NOTHING_KNOWN
     return _Piece(None, literals=[Literals(texts, any(one.any_case for one in chosen))])
-
-
-def _best(wanted: list[Literals], rate: Rate) -> Literals | None:
-    return min(wanted, key=lambda one: sum(map(rate, one.texts)), default=None)
 
 
 class _Parser:

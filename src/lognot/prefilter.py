@@ -11,7 +11,8 @@ random letters 0.39 by their first letters, 0.10 by their rarest; 1,000 literals
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from lognot.literals import Literals
@@ -19,6 +20,8 @@ from lognot.literals import Literals
 MAX_PIECE_BYTES = 16  # a longer one finds no fewer lines
 # A line found in vain costs about as much as this many bytes at which a piece begins in vain.
 VAIN_LINE = 400.0
+# Of the bytes of a log, where any text that somebody looks for begins: words are no random letters.
+LEAST_SHARE = 1e-5
 
 # In one line: a hostile one that repeats a piece is rather given to all items.
 MOST_HITS = 100
@@ -42,16 +45,26 @@ for _share, _bytes in _SHARES.items():
         _SHARE[_byte] = _share
 
 
-def rate(text: bytes) -> float:
-    """Estimate how much it costs to look for a literal: less is better."""
-    return _cost(_rarest_piece(text))
+def choose_literals(found: Sequence[Sequence[Literals]]) -> list[Literals | None]:
+    """Choose for each item, of all that its matches contain, what to look for; None: nothing is known.
+
+    Rare text is best, and text that no other item has: a line that holds what a hundred items wait for has to
+    be searched a hundred times.
+    """
+    sharers = Counter(text for literals in found for text in {text for one in literals for text in one.texts})
+
+    def cost(one: Literals) -> float:
+        return sum(_cost(_rarest_piece(text), sharers[text]) for text in one.texts)
+
+    return [min(literals, key=cost, default=None) for literals in found]
 
 
-def _cost(piece: bytes) -> float:
-    found = VAIN_LINE
+def _cost(piece: bytes, sharers: int = 1) -> float:
+    """Estimate what it costs to look for a piece, in bytes of which each begins one in vain."""
+    share = 1.0
     for byte in piece:
-        found *= _SHARE[byte]
-    return _SHARE[piece[0]] + found
+        share *= _SHARE[byte]
+    return _SHARE[piece[0]] + VAIN_LINE * max(share, LEAST_SHARE) * sharers
 
 
 def _rarest_piece(text: bytes) -> bytes:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from lognot.errors import MatchLimitError, PatternError
 from lognot.literals import required_literals
 from lognot.pattern import Pattern, Spans, compile_find
-from lognot.prefilter import Items, Prefilter, rate
+from lognot.prefilter import Items, Prefilter, choose_literals
 
 # A flood of lines that all hold a literal is searched sooner without looking for it: 1.0 instead of 2.2 us a
 # line. So where that is so, the next blocks are, until one shows whether it still is.
@@ -80,7 +80,7 @@ class Scanner:
         self._patterns = tuple((key, pattern, pattern.match) for key, pattern in patterns)
         self._all = tuple(range(len(patterns)))
         self._guard = guard
-        literals = [required_literals(pattern.regex, rate) for _, pattern in patterns]
+        literals = choose_literals([required_literals(pattern.regex) for _, pattern in patterns])
         self._everywhere = tuple(item for item, found in enumerate(literals) if found is None)
         self._prefilter: Prefilter | None = None
         self._blocks_without = 0  # prefilter, since nearly every line held a literal

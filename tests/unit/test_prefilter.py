@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from lognot.errors import PatternError
 from lognot.literals import Literals
 from lognot.pattern import compile_find
-from lognot.prefilter import MAX_PIECE_BYTES, MOST_HITS, Find, Prefilter, rate
+from lognot.prefilter import MOST_HITS, Find, Prefilter, choose_literals
 
 TEXT = st.text("abAB [", min_size=1, max_size=5).map(str.encode)
 LITERALS = st.builds(
@@ -98,7 +98,16 @@ def test_more_pieces_than_fit_into_one_expression() -> None:
     assert list(found.values()) == [(number,) for number in range(5000)]
 
 
+def texts(*chosen: bytes) -> list[Literals]:
+    return [Literals(frozenset({text})) for text in chosen]
+
+
 def test_a_rare_literal_is_better_than_a_common_one() -> None:
-    assert rate(b"Failed password") < rate(b"e") / 10
-    assert rate(b"]: error 17 from ") < rate(b" from ")
-    assert rate(b"x" * 1000) == rate(b"x" * MAX_PIECE_BYTES)
+    assert choose_literals([texts(b" ", b"Failed password", b"e"), []]) == [*texts(b"Failed password"), None]
+
+
+def test_a_literal_of_ones_own_is_better_than_what_all_have() -> None:
+    """Or each line that holds it would be searched for all of them."""
+    names = [b"svc%03d[" % number for number in range(100)]
+    assert choose_literals([texts(name, b"]: error ") for name in names]) == texts(*names)
+    assert choose_literals([texts(b"s [", b"]: error ")]) == texts(b"]: error ")
