@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from _blake2 import blake2b  # as hashlib has it, without OpenSSL (1 MB)
 from collections import OrderedDict, deque
+from collections.abc import Sequence
 
 # Longer keys are replaced by a digest: whoever writes the log chooses the key and its length.
 MAX_RAW_KEY_BYTES = 32
@@ -72,41 +73,51 @@ class UpBound:
         return len(self._times)
 
     def add(self, now_ns: int, key: bytes | None = None) -> int:
-        """Count one match; return 0, or the number of matches in the window when that is over the bound.
+        """Count one match; return 0, or the number of matches in the window when that is over the bound."""
+        fired = self.add_all(now_ns, (key,))
+        return fired[0][1] if fired else 0
 
-        The number is always count + 1: after it was returned, this key starts again from zero. `key` is a
-        compact key, or None when matches are not told apart. Takes O(1) time, amortised.
+    def add_all(self, now_ns: int, keys: Sequence[bytes | None]) -> list[tuple[int, int]]:
+        """Count a match for each key, in order; return which were over the bound, and by how many matches.
+
+        Each is an index in `keys` and the number of matches in the window, which is always count + 1: after
+        that, this key starts again from zero. A key is a compact key, or None: matches are not told apart.
+        Takes O(1) time for each, amortised, and less than a call for each would.
         """
         count = self.count
         if not count:
-            return 1
-        if now_ns >= self._expiry_ns:
-            self._forget_expired(now_ns)
-        all_times = self._times
-        times = all_times.get(key)
-        if times is None:
-            if len(all_times) >= self.max_keys:
-                all_times.popitem(last=False)
-                self.evicted += 1
-            elif not all_times:
-                self._expiry_ns = now_ns + self.window_ns
-            all_times[key] = now_ns
-            return 0
-        if isinstance(times, int):
-            if count == 1 and now_ns - times < self.window_ns:
-                del all_times[key]
-                return 2
-            all_times[key] = now_ns if count == 1 else [times, now_ns]
-        else:
-            # `count` matches were there before this one: over the bound if the first of them is still inside.
-            if len(times) >= count and now_ns - times[-count] < self.window_ns:
-                del all_times[key]
-                return count + 1
-            times.append(now_ns)
-            if len(times) > self._most_times:
-                del times[:-count]
-        all_times.move_to_end(key)
-        return 0
+            return [(index, 1) for index in range(len(keys))]
+        fired: list[tuple[int, int]] = []
+        all_times, window_ns = self._times, self.window_ns
+        for index, key in enumerate(keys):
+            if now_ns >= self._expiry_ns:
+                self._forget_expired(now_ns)
+            times = all_times.get(key)
+            if times is None:
+                if len(all_times) >= self.max_keys:
+                    all_times.popitem(last=False)
+                    self.evicted += 1
+                elif not all_times:
+                    self._expiry_ns = now_ns + window_ns
+                all_times[key] = now_ns
+                continue
+            if isinstance(times, int):
+                if count == 1 and now_ns - times < window_ns:
+                    del all_times[key]
+                    fired.append((index, 2))
+                    continue
+                all_times[key] = now_ns if count == 1 else [times, now_ns]
+            else:
+                # `count` matches were there before this one: over the bound if the first is still inside.
+                if len(times) >= count and now_ns - times[-count] < window_ns:
+                    del all_times[key]
+                    fired.append((index, count + 1))
+                    continue
+                times.append(now_ns)
+                if len(times) > self._most_times:
+                    del times[:-count]
+            all_times.move_to_end(key)
+        return fired
 
     def _forget_expired(self, now_ns: int) -> None:
         """Forget keys whose last match left the window, and note when the next one may."""

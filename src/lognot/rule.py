@@ -6,6 +6,8 @@ config is reloaded and the item is still the same.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from lognot.frequency import MAX_RAW_KEY_BYTES, NEVER_NS, DownBound, UpBound, compact_key
 from lognot.ledger import Counted, Record
 from lognot.messages import Kind
@@ -83,22 +85,24 @@ class Rule:
         if self.size is not None:
             self.size.restart()
 
-    def count(self, now_ns: int, line: bytes, match: object) -> tuple[bytes | None, int]:
-        """Count a match of the pattern on a line.
+    def key_of(self, line: bytes, match: object) -> bytes | None:
+        """Give the compact key that a match is counted for; None: matches are not told apart."""
+        if not self._usecrc:
+            return None
+        start, end = self.pattern.whole(line, match)
+        key = line[start:end]
+        return key if end - start <= MAX_RAW_KEY_BYTES else compact_key(key, self._secret)
+
+    def count(self, now_ns: int, keys: Sequence[bytes | None]) -> list[tuple[int, int]]:
+        """Count matches, by their keys.
 
         Returns:
-            The compact key that it was counted for, None when matches are not told apart; and the number of
-            matches in the window when that is over the upper bound, else 0.
+            The index of each that is over the upper bound, and the number of matches in the window.
         """
-        key = None
-        if self._usecrc:
-            start, end = self.pattern.whole(line, match)
-            key = line[start:end]
-            if end - start > MAX_RAW_KEY_BYTES:
-                key = compact_key(key, self._secret)
         if self.down is not None:
-            self.down.add(now_ns)
-        return key, self._up.add(now_ns, key) if self._fires else 0
+            for _ in keys:
+                self.down.add(now_ns)
+        return self._up.add_all(now_ns, keys) if self._fires else []
 
     def _replay_match(self, now_ns: int, key: bytes | None) -> None:
         if self.down is not None:

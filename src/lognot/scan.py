@@ -10,8 +10,9 @@ only tried on lines that hold a literal that its matches must contain, which one
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -21,11 +22,12 @@ from lognot.literals import required_literals
 from lognot.pattern import Pattern, Spans, compile_find
 from lognot.prefilter import Items, Prefilter, choose_literals
 
-# A flood of lines that all hold a literal is searched sooner without looking for it: 1.0 instead of 2.2 us a
-# line. So where that is so, the next blocks are, until one shows whether it still is.
-USELESS_SHARE = 0.7  # of all pattern and line pairs
-BLOCKS_WITHOUT = 15
-FEW_BYTES = 400  # of a block for each line found: with more there is no flood
+# Where most lines hold an item's literal, its pattern is tried on all of them for the next blocks: to find one
+# takes 1.2 us, and to search one in vain less than that. Half the time of a flood.
+FLOOD_SHARE = 0.7  # of all lines
+FLOOD_BYTES = 16 * 1024  # a smaller block shows no flood
+FLOOD_LINE_BYTES = 400  # nor does one with more bytes for each line found
+FLOOD_BLOCKS = 30
 
 # Called with the item's key and the line's offset in the block, around a search. Entering gives False when
 # this item must be skipped on this line.
@@ -78,20 +80,29 @@ class Scanner:
         """
         self.long_line_bytes = long_line_bytes
         self._patterns = tuple((key, pattern, pattern.match) for key, pattern in patterns)
-        self._all = tuple(range(len(patterns)))
         self._guard = guard
-        literals = choose_literals([required_literals(pattern.regex) for _, pattern in patterns])
-        self._everywhere = tuple(item for item, found in enumerate(literals) if found is None)
-        self._prefilter: Prefilter | None = None
-        self._blocks_without = 0  # prefilter, since nearly every line held a literal
-        if len(self._everywhere) < len(patterns):
-            with suppress(PatternError):  # without libpcre2 each pattern is tried on each line
-                self._prefilter = Prefilter(literals, compile_find)
+        self._literals = choose_literals([required_literals(pattern.regex) for _, pattern in patterns])
+        self._usual = self._in_flood_of(frozenset())
+        self._everywhere, self._prefilter = self._usual
+        self._flooded: frozenset[int] = frozenset()  # the items of the last flood
+        self._in_flood = self._usual
+        self._flood_blocks = 0  # that are left
 
     @property
     def has_prefilter(self) -> bool:
         """Whether some patterns are tried only where a literal of theirs is."""
         return self._prefilter is not None
+
+    def _in_flood_of(self, flooded: frozenset[int]) -> tuple[Items, Prefilter | None]:
+        """Give which items to try on all lines when these are, and what finds lines for the others."""
+        literals = [None if item in flooded else one for item, one in enumerate(self._literals)]
+        everywhere = tuple(item for item, one in enumerate(literals) if one is None)
+        if len(everywhere) == len(literals):
+            return everywhere, None
+        try:
+            return everywhere, Prefilter(literals, compile_find)
+        except PatternError:  # without libpcre2 each pattern is tried on each line
+            return tuple(range(len(literals))), None
 
     def scan(self, block: bytes) -> list[Hit | Failure]:
         """Hits and failures in `block`, complete lines that each end in a newline, by line, then by item.
@@ -101,32 +112,34 @@ class Scanner:
         if block and not block.endswith(b"\n"):
             raise ValueError("the block's last line has no newline")
         found: list[Hit | Failure] = []
-        lines = self._lines_to_search(block)
-        if lines is None:
-            self._scan_all(found, block, self._all, {})
-        elif self._everywhere:
-            self._scan_all(found, block, self._everywhere, lines)
+        everywhere = self._everywhere
+        try:
+            lines = self._prefilter.lines(block) if self._prefilter else {}
+        except MatchLimitError:
+            everywhere, lines = tuple(range(len(self._patterns))), {}
+        if everywhere:
+            self._scan_all(found, block, everywhere, lines)
         else:
             for start, items in lines.items():
                 self._search(found, block[start : block.find(b"\n", start)], start, items)
+        self._note_floods(block, lines)
         return found
 
-    def _lines_to_search(self, block: bytes) -> dict[int, Items] | None:
-        """Which lines hold a literal, and of which items; None: all patterns are to be tried on all lines."""
-        if self._prefilter is None:
-            return None
-        if self._blocks_without:
-            self._blocks_without -= 1
-            return None
-        try:
-            lines = self._prefilter.lines(block)
-        except MatchLimitError:
-            return None
-        if len(lines) * FEW_BYTES > len(block):
-            reasons = sum(map(len, lines.values()))
-            if reasons > USELESS_SHARE * len(self._all) * block.count(b"\n"):
-                self._blocks_without = BLOCKS_WITHOUT
-        return lines
+    def _note_floods(self, block: bytes, lines: dict[int, Items]) -> None:
+        """Decide what to look for in the next block."""
+        if self._flood_blocks:
+            self._flood_blocks -= 1
+            if not self._flood_blocks:
+                self._everywhere, self._prefilter = self._usual
+        elif FLOOD_BYTES < len(block) < len(lines) * FLOOD_LINE_BYTES:
+            most = FLOOD_SHARE * block.count(b"\n")
+            times = Counter(item for items in lines.values() for item in items)
+            flooded = frozenset(item for item in times if times[item] > most)
+            if flooded:
+                if flooded != self._flooded:
+                    self._flooded, self._in_flood = flooded, self._in_flood_of(flooded)
+                self._everywhere, self._prefilter = self._in_flood
+                self._flood_blocks = FLOOD_BLOCKS
 
     def _scan_all(
         self, found: list[Hit | Failure], block: bytes, items: Items, more: dict[int, Items]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from lognot.errors import MatchLimitError, PatternError
 from lognot.pattern import Pattern, Spans, choose_engine, compile_pattern
-from lognot.scan import Failure, Hit, Scanner
+from lognot.scan import FLOOD_BLOCKS, Failure, Hit, Scanner
 
 
 def engine_or_skip(engine: str) -> str:
@@ -180,3 +180,13 @@ def test_long_line_bytes_may_change_between_scans() -> None:
     scanner.long_line_bytes = 0
     list(scanner.scan(b"a\na\n"))
     assert entered == [0, 2]
+
+
+def test_a_flood_is_seen_and_its_end_too(engine: str) -> None:
+    """Most lines hold one item's literal: it is tried on all of them, until they do no more."""
+    searched = patterns(engine, rb"flood (\d+)", rb"rare", rb"[xyz]")
+    scanner = Scanner(searched)
+    flood = b"".join(b"a flood %d of lines\n" % number for number in range(1000)) + b"a rare line\n"
+    calm = b"a calm line\n" * 2000 + b"flood 1\nrare z\n"
+    for block in (calm, *(flood,) * (FLOOD_BLOCKS + 3), *(calm,) * (FLOOD_BLOCKS + 3), flood, calm):
+        assert hits(scanner, block) == list(naive(searched, block))
