@@ -22,8 +22,8 @@ from lognot.literals import required_literals
 from lognot.pattern import Pattern, Spans, compile_find
 from lognot.prefilter import Items, Prefilter, choose_literals
 
-# Where most lines hold an item's literal, its pattern is tried on all of them for the next blocks: to find one
-# takes 1.2 us, and to search one in vain less than that. Half the time of a flood.
+# Where most lines hold an item's literal, its pattern is tried on all of them for the next blocks: finding
+# one takes 1.2 us, searching one in vain less than that. Half the time of a flood.
 FLOOD_SHARE = 0.7  # of all lines
 FLOOD_BYTES = 16 * 1024  # a smaller block shows no flood
 FLOOD_LINE_BYTES = 400  # nor does one with more bytes for each line found
