@@ -207,9 +207,8 @@ class Regexes:
         if not self.groups:
             return self.letter(depth)
         number = self.random.randint(1, self.groups)
-        form = self.random.choice((b"\\%d", b"\\g{%d}", b"\\g%d", b"(?%d)"))
-        if form == b"\\g%d":
-            form = b"\\g{%d}"
+        # A call from within a group would call itself, and run until PCRE gives up.
+        form = self.random.choice((b"\\%d", b"\\g{%d}", b"(?%d)" if depth == 0 else b"\\%d"))
         return form % number, self.texts[number - 1]
 
 
