@@ -20,7 +20,7 @@ MAX_RAW_KEY_BYTES = 32
 DIGEST_BYTES = MAX_RAW_KEY_BYTES + 1
 
 # Distinct keys remembered at once. A flood of distinct keys is an attack on our memory: a key seen once costs
-# 160 to 240 bytes, so this is 60 MB at most for a flood of them. A real sshd under attack sees thousands of
+# 160 to 270 bytes, so this is 66 MB at most for a flood of them. A real sshd under attack sees thousands of
 # addresses per window, not hundreds of thousands.
 MAX_KEYS = 250_000
 
