@@ -169,28 +169,15 @@ class Scanner:
     def _search(self, found: list[Hit | Failure], line: bytes, start: int, items: Items) -> None:
         if line[-1:] == b"\r":
             line = line[:-1]
-        if len(line) > self.long_line_bytes and self._guard is not None:
-            self._search_guarded(found, line, start, items)
-            return
+        guard = self._guard if len(line) > self.long_line_bytes else None
         for item in items:
             key, pattern, match_line = self._patterns[item]
             try:
-                match = match_line(line)
-            except MatchLimitError as error:
-                found.append(Failure(start, line, key, error))
-                continue
-            if match is not None:
-                found.append(_make_hit((start, line, key, pattern, match)))
-
-    def _search_guarded(self, found: list[Hit | Failure], line: bytes, start: int, items: Items) -> None:
-        assert self._guard is not None
-        for item in items:
-            key, pattern, match_line = self._patterns[item]
-            match = None
-            try:
-                with self._guard(key, start) as allowed:
-                    if allowed:
-                        match = match_line(line)
+                if guard is None:
+                    match = match_line(line)
+                else:
+                    with guard(key, start) as allowed:
+                        match = match_line(line) if allowed else None
             except MatchLimitError as error:
                 found.append(Failure(start, line, key, error))
                 continue
