@@ -123,7 +123,8 @@ def say(directory: Path, *words: str) -> None:
 
 
 def wait_out(directory: Path, *words: str) -> None:
-    wait_for(lambda: lines_of(directory / "out") == list(words), f"actions for {words}")
+    """Wait for these actions and no others; two may run at the same time."""
+    wait_for(lambda: sorted(lines_of(directory / "out")) == sorted(words), f"actions for {words}")
 
 
 def test_actions_run_in_the_other_service_and_are_logged_by_the_supervisor(
