@@ -62,6 +62,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(
             "--stdout and --daemon exclude each other: in the background there is no standard output"
         )
+    others = ("logfile", "stdout", "daemon", "exec_socket")
+    if arguments.executor and any(getattr(arguments, name) for name in others):
+        parser.error(
+            "--executor goes with --config, --uid, --gid and --chdir alone: the other lognot has the log"
+        )
     if isinstance(sys.stdout, io.TextIOWrapper):
         # Log text may hold what the terminal's encoding has no character for.
         sys.stdout.reconfigure(errors="backslashreplace", line_buffering=True)

@@ -11,6 +11,7 @@ connection is read by this process.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -127,26 +128,21 @@ class Launcher:
         self._loop.attach(
             child.channel,
             lambda message, fd: self._on_message(connection, message),
-            lambda error: None,  # the pidfd tells of its end
+            lambda error: child.kill(),  # it has broken the protocol, or is about to end by itself
         )
         self._loop.watch(child.pidfd, lambda: self._bury(connection))
         self._loop.watch(hangup, lambda: self._end(connection))
-        self._tell(connection, m.ExecutorStarted(child.pid))
-
-    def _tell(self, connection: _Connection, message: m.Message) -> None:
-        """Say something to the supervisor, beside what the executor says; it may not want to know."""
-        try:
-            connection.channel.send(message)
-        except LognotError:
-            return
+        _tell(connection, m.ExecutorStarted(child.pid))
 
     def _on_message(self, connection: _Connection, message: m.Message) -> None:
         match message:
             case m.CheckConfig(digest):
-                answer = m.ConfigChecked(self._is_good(digest))
-                self._loop.send(connection.child.channel, answer)
+                try:
+                    self._loop.send(connection.child.channel, m.ConfigChecked(self._is_good(digest)))
+                except LognotError:  # it asks, and does not read the answers
+                    connection.child.kill()
             case m.Note():
-                self._tell(connection, message)
+                _tell(connection, message)
 
     def _end(self, connection: _Connection) -> None:
         """Make an executor end: by its closed connection, or else by force."""
@@ -166,7 +162,7 @@ class Launcher:
         self._loop.forget(child.pidfd)
         self._loop.drain(child.channel)
         del self._connections[child.pid]
-        self._tell(connection, m.ExecutorEnded(child.reap()))
+        _tell(connection, m.ExecutorEnded(child.reap()))
         if not connection.hangup.closed:
             self._loop.forget(connection.hangup)
             connection.hangup.close()
@@ -210,6 +206,16 @@ class Launcher:
                 if (item.run_as.uid, item.run_as.gid) == (uid, gid):
                     return item.run_as
         raise PrivilegeError(f"no item of the config that this service reads runs as {uid}:{gid}")
+
+
+def _tell(connection: _Connection, message: m.Message) -> None:
+    """Say something to the supervisor, beside what the executor says; it may not want to know.
+
+    Nothing more waits here when it does not read: an executor could make us say more than fits into memory.
+    """
+    if not connection.channel.pending_bytes:
+        with contextlib.suppress(LognotError):
+            connection.channel.send(message)
 
 
 def _say(text: str) -> None:

@@ -27,7 +27,9 @@ from lognot.prefilter import Items, Prefilter, choose_literals
 FLOOD_SHARE = 0.7  # of all lines
 FLOOD_BYTES = 16 * 1024  # a smaller block shows no flood
 FLOOD_LINE_BYTES = 400  # nor does one with more bytes for each line found
-FLOOD_BLOCKS = 30
+# How much is searched so before it is asked again. Bytes and not blocks: whoever writes small ones, and
+# changes the flood, could have us compile the search for the others again and again.
+FLOOD_LASTS_BYTES = 4 * 1024 * 1024
 
 # Called with the item's key and the line's offset in the block, around a search. Entering gives False when
 # this item must be skipped on this line.
@@ -86,7 +88,7 @@ class Scanner:
         self._everywhere, self._prefilter = self._usual
         self._flooded: frozenset[int] = frozenset()  # the items of the last flood
         self._in_flood = self._usual
-        self._flood_blocks = 0  # that are left
+        self._flood_bytes = 0  # that are left
 
     @property
     def has_prefilter(self) -> bool:
@@ -127,9 +129,9 @@ class Scanner:
 
     def _note_floods(self, block: bytes, lines: dict[int, Items]) -> None:
         """Decide what to look for in the next block."""
-        if self._flood_blocks:
-            self._flood_blocks -= 1
-            if not self._flood_blocks:
+        if self._flood_bytes > 0:
+            self._flood_bytes -= len(block)
+            if self._flood_bytes <= 0:
                 self._everywhere, self._prefilter = self._usual
         elif FLOOD_BYTES < len(block) < len(lines) * FLOOD_LINE_BYTES:
             most = FLOOD_SHARE * block.count(b"\n")
@@ -139,7 +141,7 @@ class Scanner:
                 if flooded != self._flooded:
                     self._flooded, self._in_flood = flooded, self._in_flood_of(flooded)
                 self._everywhere, self._prefilter = self._in_flood
-                self._flood_blocks = FLOOD_BLOCKS
+                self._flood_bytes = FLOOD_LASTS_BYTES
 
     def _scan_all(
         self, found: list[Hit | Failure], block: bytes, items: Items, more: dict[int, Items]

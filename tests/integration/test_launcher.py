@@ -338,6 +338,20 @@ def test_an_action_outlives_its_executor_and_keeps_its_timeout(
     lognot.wait_log(r"\[ITEM\] action took too long")
 
 
+@pytest.mark.parametrize("option", ["-s", "-d", "--exec-socket=/run/x", "--logfile=/tmp/x"])
+def test_options_that_mean_nothing_to_it_are_wrong_usage(option: str) -> None:
+    done = subprocess.run(
+        [PYTHON, "-m", "lognot", "--executor", option],
+        env={**os.environ, "PYTHONPATH": str(SOURCE)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "--executor goes with --config, --uid, --gid and --chdir alone" in done.stderr
+
+
 def test_it_is_not_started_by_hand() -> None:
     done = subprocess.run(
         [PYTHON, "-m", "lognot", "--executor", "-c", "/dev/null"],

@@ -77,11 +77,11 @@ class Writer:
                         self._set(1, self._get(1) + 1)
                 if fd >= 0 and number < self._get(2):
                     break
-                time.sleep(0.001)
+                time.sleep(0.001)  # between two looks, not instead of one
             os.write(fd, (LINE % number).encode())
             self._set(number + 3, os.fstat(fd).st_size)
             self._set(0, number + 1)
-            time.sleep(self._pause_s)
+            time.sleep(self._pause_s)  # the pace that the test asks for
 
     def _open(self) -> int:
         try:

@@ -179,7 +179,7 @@ class Machine:
             if self._leader:
                 # Until systemd answers at all, this comes back at once.
                 state = self.run("systemctl", "is-system-running", "--wait", check=False)[1].strip()
-            time.sleep(0.01)
+            time.sleep(0.01)  # between two looks, not instead of one
         self.boot_s = time.monotonic() - begun
 
     def _find_leader(self) -> int:

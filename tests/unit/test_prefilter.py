@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from lognot.errors import PatternError
 from lognot.literals import Literals
 from lognot.pattern import compile_find
-from lognot.prefilter import MOST_HITS, Find, Prefilter, choose_literals
+from lognot.prefilter import MOST_HITS, CompileFind, Find, Prefilter, choose_literals
 
 TEXT = st.text("abAB [", min_size=1, max_size=5).map(str.encode)
 LITERALS = st.builds(
@@ -45,11 +45,11 @@ def with_pcre2(regex: bytes) -> Find:
     st.lists(st.text("abAB [x", max_size=12).map(str.encode), max_size=8),
 )
 def test_no_line_with_a_literal_is_left_out(
-    compile_one: object, literals: list[Literals | None], lines: list[bytes]
+    compile_one: CompileFind, literals: list[Literals | None], lines: list[bytes]
 ) -> None:
     if all(one is None for one in literals):
         return
-    found = Prefilter(literals, compile_one).lines(b"".join(line + b"\n" for line in lines))  # type: ignore[arg-type]
+    found = Prefilter(literals, compile_one).lines(b"".join(line + b"\n" for line in lines))
     assert list(found) == sorted(found)
     start = 0
     for line in lines:

@@ -10,9 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lognot import scan
 from lognot.errors import MatchLimitError, PatternError
 from lognot.pattern import Pattern, Spans, choose_engine, compile_pattern
-from lognot.scan import FLOOD_BLOCKS, Failure, Hit, Scanner
+from lognot.prefilter import Prefilter
+from lognot.scan import Failure, Hit, Scanner
 
 
 def engine_or_skip(engine: str) -> str:
@@ -182,11 +184,27 @@ def test_long_line_bytes_may_change_between_scans() -> None:
     assert entered == [0, 2]
 
 
-def test_a_flood_is_seen_and_its_end_too(engine: str) -> None:
+def test_a_flood_is_seen_and_its_end_too(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Most lines hold one item's literal: it is tried on all of them, until they do no more."""
     searched = patterns(engine, rb"flood (\d+)", rb"rare", rb"[xyz]")
     scanner = Scanner(searched)
     flood = b"".join(b"a flood %d of lines\n" % number for number in range(1000)) + b"a rare line\n"
     calm = b"a calm line\n" * 2000 + b"flood 1\nrare z\n"
-    for block in (calm, *(flood,) * (FLOOD_BLOCKS + 3), *(calm,) * (FLOOD_BLOCKS + 3), flood, calm):
+    monkeypatch.setattr(scan, "FLOOD_LASTS_BYTES", 3 * len(flood))
+    for block in (calm, *(flood,) * 6, *(calm,) * 6, flood, calm):
         assert hits(scanner, block) == list(naive(searched, block))
+
+
+def test_a_flood_that_changes_does_not_have_us_compile_for_each_block(
+    engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hostile log: blocks full of one item's literal and then of another's, small ones between."""
+    made: list[object] = []
+    monkeypatch.setattr(scan, "Prefilter", lambda *arguments: made.append(0) or Prefilter(*arguments))
+    searched = patterns(engine, rb"one (\d+)", rb"two", rb"three")
+    scanner = Scanner(searched)
+    for number in range(200):
+        word = (b"one 1", b"two")[number % 2]
+        for block in ((word + b" and more\n") * 2000, *(b"x\n",) * 40):
+            assert hits(scanner, block) == list(naive(searched, block))
+    assert 2 <= len(made) <= 4
