@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+from integration.accounts import ACCOUNTS, table
 
 # A busy machine is no failure: properties are held by their assertions, not by how long an example takes.
 settings.register_profile("lognot", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("lognot")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what was lost in each fault."""
+    if ACCOUNTS:
+        terminalreporter.section("faults")
+        for line in table():
+            terminalreporter.write_line(line)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from integration import accounts
 from integration.harness import Service, append, lines_of, wait_for
 from integration.writer import REGEX, Writer, assert_each_line_once, counting_items, wait_has_open
 
@@ -57,6 +58,7 @@ def test_no_line_is_lost_or_seen_twice(service: Make, tmp_path: Path) -> None:
         writer.finish()
     assert_each_line_once(lognot)
     assert lognot.log.count("monitor ended (killed by SIGKILL)") == kills
+    accounts.fault("kill -9 of the monitor, with rotations", times=kills, written=lines, seen=lines)
 
 
 def test_no_action_is_lost_or_run_twice(service: Make, tmp_path: Path) -> None:
@@ -78,7 +80,9 @@ def test_no_action_is_lost_or_run_twice(service: Make, tmp_path: Path) -> None:
         wait_count(out, lines)
     assert lognot.stop() == 0
     for out in outs:
-        assert sorted(map(int, lines_of(out))) == list(range(lines))
+        ran = sorted(map(int, lines_of(out)))
+        assert ran == list(range(lines))
+        accounts.numbered("kill -9 of the monitor, actions run", ran, lines, times=kills)
 
 
 def test_counts_survive(service: Make, tmp_path: Path) -> None:

@@ -150,7 +150,10 @@ def counting_items(path: str, lines: int, suffix: str = "") -> str:
 
 
 def assert_each_line_once(lognot: Service) -> None:
-    """Wait until [ALL] lines were seen; then stop, which reads whatever is left, and look at the account."""
+    """Wait until [ALL] lines were seen; then stop, which reads whatever is left, and look at the account.
+
+    For a test that goes into the table of faults: `accounts.fault` writes the line that this one proves.
+    """
     lognot.wait_log(r"\[ALL\] fired")
     assert lognot.stop() == 0
     assert lognot.log.count("[ALL] fired") == 1, lognot.log
