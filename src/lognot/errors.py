@@ -75,5 +75,9 @@ class OpenRefusedError(LognotError):
     """A log that must not be opened: opening it could make root read another file."""
 
 
+class StateError(LognotError):
+    """What was kept for a restart cannot be used, or not be kept."""
+
+
 class PrivilegeError(LognotError):
     """Privileges could not be dropped, or could be regained afterwards."""

@@ -34,6 +34,8 @@ class Stream:
     slot: int
     tail: Tail
     base_size: int  # bytes; what the file had reached before it is of no interest
+    history: int = 0  # bytes that were there before lognot started
+    behind: bool = False  # an older file of the log, which newer ones wait for until it was read once
     careful_until: int = 0  # up to this offset each search is noted beforehand
     wd: int = 0
     asked: bool = False  # whether the supervisor was asked if somebody writes to it still
@@ -64,6 +66,7 @@ class Files:
         notes: for the log.
         tell: sends to the supervisor.
         settled: says whether every action that came of the lines so far outlives us.
+        on_commit: called after a commit.
     """
 
     def __init__(
@@ -72,11 +75,13 @@ class Files:
         notes: Notes,
         tell: Callable[[m.Message], None],
         settled: Callable[[], bool],
+        on_commit: Callable[[], None],
     ) -> None:
         self._ledger = ledger
         self._notes = notes
         self._tell = tell
         self._settled = settled
+        self._on_commit = on_commit
         self._max_line_bytes = 0
         self._logs: dict[int, _Log] = {}
         self._streams: dict[int, Stream] = {}
@@ -108,17 +113,24 @@ class Files:
                 self._watch(known, message.wd)
             return
         tail = self._tail_of(message, fd)
+        if tail is None:
+            os.close(fd)
+            self._notes.say(Notice.LEFTOVER_DIFFERS, message.log_id)
+            self._tell(m.StreamDropped(message.stream_id))
+            return
         base_size = message.size if message.start is m.Start.END else tail.offset
-        stream = Stream(message.stream_id, message.log_id, fd, message.slot, tail, base_size)
-        if message.start is m.Start.COMMITTED:
+        stream = Stream(message.stream_id, message.log_id, fd, message.slot, tail, base_size, message.history)
+        if message.start in (m.Start.COMMITTED, m.Start.LEFTOVER):
             stream.careful_until = tail.offset + CAREFUL_BYTES
+        stream.behind = message.start is m.Start.LEFTOVER
         self._streams[stream.stream_id] = stream
         self._of_log.setdefault(stream.log_id, {})[stream.stream_id] = stream
         self._watch(stream, message.wd)
         self._ledger.assign(stream.slot, stream.position())  # no commit: other files may wait for theirs
         self._dirty[stream.stream_id] = None
 
-    def _tail_of(self, message: m.LogOpened, fd: int) -> Tail:
+    def _tail_of(self, message: m.LogOpened, fd: int) -> Tail | None:
+        """Give where reading begins; None for a file that is not the one of which that is known."""
         if message.start is m.Start.END:
             return Tail.at_end(fd, self._max_line_bytes, message.size)
         if message.start is m.Start.BEGIN:
@@ -131,7 +143,12 @@ class Files:
             generation=known.generation,
             skipping=known.skipping,
         )
-        if tail.digest() != known.digest:  # emptied while nobody looked
+        if tail.digest() != known.digest:
+            if message.start is m.Start.LEFTOVER:
+                return None
+            if message.history:
+                self._notes.say(Notice.TRUNCATED, message.log_id)
+            # Emptied while nobody looked.
             tail = Tail(fd, self._max_line_bytes, generation=known.generation + 1)
         return tail
 
@@ -269,7 +286,7 @@ class Files:
         """
         for stream_id in list(self._dirty):
             stream = self._streams.get(stream_id)
-            if stream is None:
+            if stream is None or self._must_wait(stream):
                 continue
             try:
                 reading = stream.tail.read()
@@ -278,6 +295,9 @@ class Files:
                 reading = Reading()
             if not reading.more:
                 self._dirty.pop(stream_id, None)
+                stream.behind = False
+            if reading.truncated:
+                stream.history = 0  # whatever is there now was written since
             yield stream, reading
             if reading.blocks or reading.truncated:
                 self._uncommitted[stream_id] = None
@@ -285,6 +305,15 @@ class Files:
                 self._ask_about_others(stream)
             if not reading.more and not self.is_current(stream):
                 self._drained(stream)
+
+    def _must_wait(self, stream: Stream) -> bool:
+        """An older file of its log has lines that were written before, and is to be read first."""
+        for other in self._of_log[stream.log_id].values():
+            if other is stream:
+                return False
+            if other.behind:
+                return True
+        return False
 
     def read_all(self) -> None:
         """Look at every file once more."""
@@ -320,6 +349,7 @@ class Files:
         # All of them at once: the records of counted matches that go with it may come from any.
         self._ledger.commit((stream.slot, stream.position()) for stream in streams)
         self._uncommitted.clear()
+        self._on_commit()
         # Those that nobody writes to can be closed now.
         self._dirty.update((stream.stream_id, None) for stream in streams if stream.final)
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 import mmap
 import os
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -38,6 +38,7 @@ _FATAL = struct.Struct("=QQI")  # stream, position, item
 _POSITION = struct.Struct("=QQIBB16s")  # stream, offset, generation, skipping, digest length, digest
 _RECORD_FIELDS = "QIBB34s"  # time, item, kind, key length, key
 _RECORD = struct.Struct("=" + _RECORD_FIELDS)
+_KIND_AT = 12  # in a record
 _U64 = struct.Struct("Q")  # native, and aligned where it is used: one store
 _U32 = struct.Struct("I")
 
@@ -57,7 +58,7 @@ _RECORD_BYTES = 48
 _JOURNAL_AT = _SLOTS_AT + MAX_STREAMS * _SLOT_BYTES
 _CHANGES_AT = _JOURNAL_AT + JOURNAL_RECORDS * _RECORD_BYTES
 _CHANGE_BYTES = 4  # a slot, doubled, and which of its copies
-_TOTAL_BYTES = _CHANGES_AT + MAX_STREAMS * _CHANGE_BYTES
+LEDGER_BYTES = _CHANGES_AT + MAX_STREAMS * _CHANGE_BYTES
 
 assert _FATAL_AT + MAX_FATAL * _FATAL_BYTES <= _SLOTS_AT
 assert _POSITION.size <= _COPY_BYTES
@@ -112,14 +113,17 @@ class Search:
 
 
 class Ledger:
-    """The shared memory; anonymous, so it costs only the pages that are written.
+    """The shared memory; only the pages that are written cost anything.
+
+    Args:
+        memory: LEDGER_BYTES of it, which may outlive the service (roll.py); None: anonymous.
 
     Attributes:
         secret: random, the same for every monitor, so that they make the same compact keys.
     """
 
-    def __init__(self) -> None:
-        self._memory = mmap.mmap(-1, _TOTAL_BYTES)
+    def __init__(self, memory: mmap.mmap | None = None) -> None:
+        self._memory = memory or mmap.mmap(-1, LEDGER_BYTES)
         self._head = 0  # where the next record goes
         self._tip = 0
         self._suspect: Search | None = None
@@ -224,6 +228,21 @@ class Ledger:
             time_ns, item_id, kind, length, key = _RECORD.unpack_from(self._memory, at)
             if kind in Counted.__members__.values():
                 yield Record(time_ns, item_id, Counted(kind), None if length == 0xFF else key[:length])
+
+    def adopt(self, item_ids: Collection[int]) -> None:
+        """Begin a new service with what the last one has left: the counted matches of these items.
+
+        Lower bounds begin anew, since nobody counted meanwhile. Supervisor only, before the first monitor.
+        """
+        self._complete_commit()
+        (head,) = _U64.unpack_from(self._memory, _HEAD_AT)
+        (tip,) = _U64.unpack_from(self._memory, _TIP_AT)
+        for number in range(max(0, head - JOURNAL_RECORDS, tip - JOURNAL_RECORDS), head):
+            at = _JOURNAL_AT + number % JOURNAL_RECORDS * _RECORD_BYTES
+            _, item_id, kind, _, _ = _RECORD.unpack_from(self._memory, at)
+            if kind != Counted.MATCH or item_id not in item_ids:
+                self._memory[at + _KIND_AT] = 0
+        _STATISTICS.pack_into(self._memory, _STATISTICS_AT, 0, 0, 0)
 
     # The search that is going on.
 

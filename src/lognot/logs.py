@@ -12,22 +12,24 @@ from __future__ import annotations
 import errno
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from lognot import watch
 from lognot.errors import OpenRefusedError
-from lognot.journal import INFO, WARNING, Event, Journal
+from lognot.journal import ERROR, INFO, WARNING, Event, Journal
 from lognot.ledger import MAX_STREAMS, NOT_BEGUN, Ledger, Position
 from lognot.messages import MAX_WATCHES, LogLooked, LogOpened, Message, Start, StreamUnwritten, UseWatches
 from lognot.opening import has_writer, open_log
+from lognot.roll import Listed, Roll, log_digest
+from lognot.rotated import Entry, leftovers, list_files
+from lognot.state import Identity, SavedStream
 
 MAX_ROTATED = 8  # older files of one log that are kept while somebody may still write to them
 MAX_REMEMBERED = 16  # files of one log that were left and may come back, such as targets of a symlink
 
 _LIMITS = (errno.ENOSPC, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
-Identity = tuple[int, int]  # device and inode
 Send = Callable[[Message, int], None]
 
 
@@ -41,6 +43,8 @@ class Stream:
     slot: int
     start: Start
     size: int  # bytes when it was opened
+    history: int = 0  # bytes of it that were there before lognot started, where the log goes on
+    generation: int = 0  # truncations before it was opened
     wd: int = 0
 
 
@@ -57,13 +61,22 @@ class Log:
     limited: bool = False  # a limit of the system was met, try again later
     trouble: str = ""  # why there is no current stream, as last said
     remembered: OrderedDict[Identity, Position] = field(default_factory=OrderedDict)
+    resumes: bool = False  # the next service is to go on with it
+    saved: tuple[SavedStream, ...] = ()  # what the last one has left of it, until it was looked for
 
 
 class Logs:
-    """The logs, and the watches of the monitor that runs."""
+    """The logs, and the watches of the monitor that runs.
 
-    def __init__(self, ledger: Ledger, journal: Journal) -> None:
+    Args:
+        ledger: where the monitor writes down how far it has read.
+        journal: our own log.
+        roll: where to write down which file that is about, for the next service.
+    """
+
+    def __init__(self, ledger: Ledger, journal: Journal, roll: Roll | None = None) -> None:
         self._ledger = ledger
+        self._roll = roll
         self._journal = journal
         self._logs: dict[int, Log] = {}
         self._ids: dict[str, int] = {}
@@ -73,8 +86,13 @@ class Logs:
         self._watches: watch.Watches | None = None
         self._send: Send = _nobody
 
-    def configure(self, paths: Iterable[str]) -> dict[str, int]:
-        """Take these paths and no others; give each its log's number. Known logs go on as they were."""
+    def configure(self, paths: Iterable[str], resuming: Collection[str] = ()) -> dict[str, int]:
+        """Take these paths and no others; give each its log's number. Known logs go on as they were.
+
+        Args:
+            paths: absolute.
+            resuming: those of them that the next service is to go on with.
+        """
         wanted = set(paths)
         for path in [path for path in self._ids if path not in wanted]:
             log = self._logs.pop(self._ids.pop(path))
@@ -85,7 +103,38 @@ class Logs:
             self._ids[path] = self._next_log_id
             self._logs[self._next_log_id] = Log(self._next_log_id, path)
             self._next_log_id += 1
+        for log in self._logs.values():
+            log.resumes = log.path in resuming
+            for stream in log.streams.values():
+                self._list(log, stream)
         return dict(self._ids)
+
+    def resume(self, saved: Mapping[str, tuple[SavedStream, ...]]) -> None:
+        """Go on with what the last service has left, when each log is looked at for the first time."""
+        for path, streams in saved.items():
+            if path in self._ids:
+                self._logs[self._ids[path]].saved = streams
+                taken = {stream.slot for stream in streams}
+                self._free_slots = [slot for slot in self._free_slots if slot not in taken]
+                numbers = (stream.position.stream_id for stream in streams)
+                self._next_stream_id = max(self._next_stream_id, max(numbers, default=0) + 1)
+
+    def positions(self) -> dict[str, tuple[SavedStream, ...]]:
+        """Give how far the logs that are to go on were read, by path."""
+        return {log.path: self._positions_of(log) for log in self._logs.values() if log.resumes}
+
+    def _positions_of(self, log: Log) -> tuple[SavedStream, ...]:
+        if log.saved:
+            return log.saved
+        found = []
+        for stream in log.streams.values():
+            position = self._ledger.position(stream.slot)
+            if position.offset == NOT_BEGUN:
+                if stream.start is Start.END:  # nobody has looked where its end is
+                    continue
+                position = Position(stream.stream_id)
+            found.append(SavedStream(stream.identity, position))
+        return tuple(found)
 
     def counts(self) -> tuple[int, int]:
         """Give how many logs are there to read, and how many there are."""
@@ -134,7 +183,13 @@ class Logs:
         trouble, event = "", Event.LOG_REFUSED
         log.limited = False
         try:
-            self._take(log, open_log(log.path, lambda directory, name: self._visit(directory, name, watches)))
+            fd = open_log(log.path, lambda directory, name: self._visit(directory, name, watches))
+            try:
+                resumed = self._resume(log, os.fstat(fd))
+            except BaseException:
+                os.close(fd)
+                raise
+            self._take(log, fd, resumed)
         except OpenRefusedError as error:
             trouble = str(error)
         except OSError as error:
@@ -142,6 +197,7 @@ class Logs:
             log.limited = error.errno in _LIMITS
             if isinstance(error, (FileNotFoundError, NotADirectoryError)):
                 event = Event.LOG_MISSING
+                self._resume(log, None)
                 log.start = Start.BEGIN  # whatever appears is new
         released, log.directory_wds = log.directory_wds, [wd for wd, _ in watches]
         self._release(released)
@@ -194,8 +250,72 @@ class Logs:
         except OSError:  # a directory that we may pass but not read: changes in it go unseen
             return
 
-    def _take(self, log: Log, fd: int) -> None:
+    def _resume(self, log: Log, current: os.stat_result | None) -> bool:
+        """Look for the files that the last service has left of a log, the first time that it is looked at.
+
+        Those that it was rotated to meanwhile are opened. The position in the one that the path leads to, if
+        that is one of them, is remembered for `_take`; anything else there is new.
+
+        Returns:
+            Whether there were any.
+        """
+        saved, log.saved = log.saved, ()
+        if not saved:
+            return False
+        log.start = Start.BEGIN
+        positions = {one.identity: one.position for one in saved}
+        identity = (current.st_dev, current.st_ino) if current else None
+        for entry in self._leftovers(log, list(positions), identity):
+            self._take_leftover(log, entry, positions.get(entry.identity, Position(0)))
+        if identity in positions:
+            log.remembered[identity] = positions[identity]
+        for one in saved:
+            if one.slot >= 0:
+                self._free(one.slot)
+        return True
+
+    def _leftovers(self, log: Log, wanted: list[Identity], current: Identity | None) -> list[Entry]:
+        directory, base = os.path.split(log.path)
+        try:
+            entries = list(list_files(directory))
+        except OSError:
+            entries = []
+        found = leftovers(entries, base, wanted, wanted[-1], current)
+        if wanted[-1] != current and not any(entry.identity == wanted[-1] for entry in found):
+            self._say_lost(log, "is gone, so what was written to it after that is not read")
+        return found
+
+    def _take_leftover(self, log: Log, entry: Entry, position: Position) -> None:
+        path = os.path.join(os.path.dirname(log.path), entry.name)
+        try:
+            fd = open_log(path, _pass_by)
+        except (OpenRefusedError, OSError) as error:
+            self._say_lost(log, f"cannot be opened as '{path}': {error}")
+            return
+        status = os.fstat(fd)
+        if (status.st_dev, status.st_ino) != entry.identity:
+            os.close(fd)
+            self._say_lost(log, f"was '{path}', and is another one by now")
+            return
+        try:
+            self._add(log, fd, status, Start.LEFTOVER, position, history=status.st_size)
+        except (OpenRefusedError, OSError) as error:
+            self._say_lost(log, f"cannot be watched as '{path}': {error}")
+            return
+        text = f"log '{log.path}' was rotated to '{path}' meanwhile, reading that from byte {position.offset}"
+        self._journal.write(Event.RESUMED, INFO, text, path=log.path)
+
+    def _say_lost(self, log: Log, what: str) -> None:
+        text = f"log '{log.path}' was rotated while lognot did not run, and the file that was read {what}"
+        self._journal.write(Event.RESUME_LOST, ERROR, text, path=log.path)
+
+    def _take(self, log: Log, fd: int, resumed: bool) -> None:
         """Make the file behind a descriptor the current one, and own the descriptor.
+
+        Args:
+            log: whose path leads to it.
+            fd: of the file.
+            resumed: it is the first one of a log that goes on: what is in it was written before the start.
 
         Raises:
             OSError: it cannot be watched.
@@ -212,31 +332,74 @@ class Logs:
                     log.current = stream.stream_id
                     self._journal.write(Event.LOG_OPENED, INFO, f"log '{log.path}' is back", path=log.path)
                 return
+        position = log.remembered.pop(identity, None)
+        start = Start.COMMITTED if position else log.start
+        if resumed and position is None:
+            start, position = Start.COMMITTED, Position(0)
+        stream = self._add(log, fd, status, start, position, history=status.st_size if resumed else 0)
+        log.current = stream.stream_id
+        log.start = Start.BEGIN
+        event, text = Event.LOG_OPENED, f"watching log '{log.path}'"
+        if resumed and position:
+            event, text = Event.RESUMED, f"going on with log '{log.path}' at byte {position.offset}"
+        elif len(log.streams) > 1:
+            event, text = Event.LOG_ROTATED, f"log '{log.path}' was rotated"
+        self._journal.write(event, INFO, text, path=log.path)
+        for old in list(log.streams)[: -MAX_ROTATED - 1]:
+            self._send(StreamUnwritten(old), -1)
+
+    def _add(
+        self,
+        log: Log,
+        fd: int,
+        status: os.stat_result,
+        start: Start,
+        position: Position | None,
+        *,
+        history: int,
+    ) -> Stream:
+        """Make a file a stream of its log and pass it on; owns the descriptor.
+
+        Raises:
+            OSError: it cannot be watched.
+            OpenRefusedError: too many files are open.
+        """
         if not self._free_slots:
             os.close(fd)
             raise OpenRefusedError(f"too many files are open; expected at most {MAX_STREAMS}")
-        slot = self._free_slots.pop()
-        stream = Stream(self._next_stream_id, fd, identity, slot, log.start, status.st_size)
+        stream_id = self._next_stream_id
         self._next_stream_id += 1
-        position = Position(stream.stream_id, NOT_BEGUN)
-        known = log.remembered.pop(identity, None)
-        if known is not None:
-            position, stream.start = replace(known, stream_id=stream.stream_id), Start.COMMITTED
-        self._ledger.assign(slot, position)
-        log.streams[stream.stream_id] = stream
+        known = replace(position, stream_id=stream_id) if position else Position(stream_id, NOT_BEGUN)
+        stream = Stream(
+            stream_id,
+            fd,
+            (status.st_dev, status.st_ino),
+            self._free_slots.pop(),
+            start,
+            status.st_size,
+            history,
+            known.generation,
+        )
+        self._ledger.assign(stream.slot, known)
+        log.streams[stream_id] = stream
+        self._list(log, stream)
         try:
             self._pass(log, stream)
         except OSError:
             self._close(log, stream)
             raise
-        log.current = stream.stream_id
-        log.start = Start.BEGIN
-        if len(log.streams) > 1:
-            self._journal.write(Event.LOG_ROTATED, INFO, f"log '{log.path}' was rotated", path=log.path)
+        return stream
+
+    def _list(self, log: Log, stream: Stream) -> None:
+        """Have the roll say what a slot is about, or nothing where the log does not go on."""
+        if self._roll is None:
+            return
+        if log.resumes:
+            from_begin = stream.start is not Start.END
+            digest = log_digest(log.path)
+            self._roll.put(Listed(stream.slot, stream.stream_id, stream.identity, from_begin, digest))
         else:
-            self._journal.write(Event.LOG_OPENED, INFO, f"watching log '{log.path}'", path=log.path)
-        for old in list(log.streams)[: -MAX_ROTATED - 1]:
-            self._send(StreamUnwritten(old), -1)
+            self._roll.clear(stream.slot)
 
     def _pass(self, log: Log, stream: Stream) -> None:
         """Watch a stream for the monitor that runs, and give it the descriptor."""
@@ -244,9 +407,11 @@ class Logs:
         stream.wd = self._watches.add(stream.fd, watch.FILE_MASK)
         start = stream.start
         known = self._ledger.position(stream.slot)
-        if known.stream_id == stream.stream_id and known.offset != NOT_BEGUN:
+        if start is not Start.LEFTOVER and known.stream_id == stream.stream_id and known.offset != NOT_BEGUN:
             start = Start.COMMITTED
-        message = LogOpened(log.log_id, stream.stream_id, stream.slot, stream.wd, start, stream.size)
+        # What a file holds that was emptied since is no history.
+        history = stream.history if known.generation == stream.generation else 0
+        message = LogOpened(log.log_id, stream.stream_id, stream.slot, stream.wd, start, stream.size, history)
         self._send(message, stream.fd)
 
     def _find(self, stream_id: int) -> tuple[Log, Stream] | None:
@@ -260,7 +425,12 @@ class Logs:
         if stream.wd:
             self._release([stream.wd])
         os.close(stream.fd)
-        self._free_slots.append(stream.slot)
+        self._free(stream.slot)
+
+    def _free(self, slot: int) -> None:
+        if self._roll is not None:
+            self._roll.clear(slot)
+        self._free_slots.append(slot)
 
     def _release(self, wds: Iterable[int]) -> None:
         if self._watches is not None:
@@ -270,3 +440,7 @@ class Logs:
 
 def _nobody(message: Message, fd: int) -> None:
     """There is no monitor now; the next one is told everything."""
+
+
+def _pass_by(directory: int, name: bytes) -> None:
+    """The directories on the way to a rotated file need no watch."""

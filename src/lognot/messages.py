@@ -45,7 +45,8 @@ class Start(IntEnum):
 
     END = 1  # the log was there when lognot started: history is not of interest
     BEGIN = 2  # the log appeared later: every byte is new
-    COMMITTED = 3  # a monitor has read it before: go on where the ledger says
+    COMMITTED = 3  # it was read before: go on where the ledger says
+    LEFTOVER = 4  # as COMMITTED, a file rotated away before lognot started; none of ours if its bytes differ
 
 
 class Notice(IntEnum):
@@ -63,6 +64,7 @@ class Notice(IntEnum):
     ACTION_OUTPUT_CUT = 10  # about an item; number: bytes left out
     FILE_UNREADABLE = 11  # about a log; text: the error
     CONFIG_DIFFERS = 12  # an executor waits, since its launcher reads another config
+    LEFTOVER_DIFFERS = 13  # about a log; the file that it was rotated to is another one by now
 
 
 class Message:
@@ -103,6 +105,7 @@ class LogOpened(Message):
     wd: int = wire.u32()
     start: Start = wire.choice(Start)
     size: int = wire.u64()  # of the file when it was opened, which is where its end was
+    history: int = wire.u64()  # bytes that were there before lognot started: for items that resume, no others
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +202,11 @@ class StreamDrained(Message):
     """A rotated-away file was read to its end: does anybody write to it still?"""
 
     stream_id: int = wire.u64()
+
+
+@dataclass(frozen=True, slots=True)
+class Advanced(Message):
+    """Positions of files were committed since this was last said, and a restart is to go on from them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -366,6 +374,7 @@ _TYPES: dict[int, type[Message]] = {
     25: ItemFired,
     26: Note,
     27: PeerBroke,
+    28: Advanced,
     30: RunAction,
     31: ActionTaken,
     32: ActionStarting,
@@ -389,7 +398,7 @@ SUPERVISOR_TO_MONITOR = frozenset(
     {Configure, UseWatches, LogOpened, LogLooked, StreamUnwritten, ConnectExecutor, Begin, Ping, Stop}
 )
 MONITOR_TO_SUPERVISOR = frozenset(
-    {Begun, Pong, LookAgain, StreamDrained, StreamDropped, ItemFired, Note, PeerBroke}
+    {Begun, Pong, LookAgain, StreamDrained, StreamDropped, Advanced, ItemFired, Note, PeerBroke}
 )
 SUPERVISOR_TO_EXECUTOR = frozenset({Configure, ConnectMonitor, AdoptAction, Ping, Stop})
 EXECUTOR_TO_SUPERVISOR = frozenset({Pong, ActionStarted, ActionOutput, ActionFinished, Note, PeerBroke})

@@ -46,6 +46,9 @@ LONG_LINE_BYTES = 1024 if has_jit() else 0
 SEARCH_LIMIT_S = 1.0  # of CPU time
 STOP_S = 2.0  # what was written before the stop is read, but not for longer
 MANY_HITS = 100  # in a block
+# Less than the supervisor waits before it saves (continuity.SAVE_AFTER_S): so whatever is read after this was
+# said is saved, or comes after the next time.
+ADVANCED_EVERY_NS = 4 * 10**9
 # New containers until garbage is looked for: a flood makes thousands for each block, and hardly a circle.
 # With Python's own 700 a seventh of the time goes into looking.
 COLLECT_AFTER = 100_000
@@ -81,12 +84,15 @@ class Monitor:
         self._loop = Loop()
         self._notes = Notes(self._loop, self._tell)
         self._dispatchers: dict[int, Dispatcher] = {}
-        self._files = Files(ledger, self._notes, self._tell, self._settled)
+        self._files = Files(ledger, self._notes, self._tell, self._settled, self._on_commit)
         self._rules: dict[int, Rule] = {}
         self._rules_of: dict[int, list[Rule]] = {}  # by log
         self._scanners: dict[int, Scanner] = {}  # by log, where a rule looks at lines
+        self._history_scanners: dict[int, Scanner | None] = {}  # by log: those of rules that resume
         self._down_rules: list[Rule] = []  # those with a lower bound
         self._replayed = False
+        self._resumes = False  # some rule does
+        self._advance_ns = 0  # when to say next that files were read
         self._fatal_searches = ledger.fatal_searches()
         self._searching: tuple[Stream, Block] | None = None
         self._now_ns = time.monotonic_ns()
@@ -146,17 +152,25 @@ class Monitor:
             if current:
                 rule.first_size(os.fstat(current.fd).st_size)
         self._rules, self._rules_of = rules, rules_of
+        self._resumes = any(rule.resumes for rule in rules.values())
         self._down_rules = [rule for rule in rules.values() if rule.down is not None]
-        self._scanners = {
-            log_id: Scanner([(rule.item_id, rule.pattern) for rule in found], LONG_LINE_BYTES, self._guard)
-            for log_id in rules_of
-            if (found := [rule for rule in rules_of[log_id] if rule.wants_lines])
-        }
+        self._scanners.clear()
+        self._history_scanners.clear()
+        for log_id, of_log in rules_of.items():
+            looking = [rule for rule in of_log if rule.wants_lines]
+            if looking:
+                self._scanners[log_id] = self._scanner(looking)
+                resuming = [rule for rule in looking if rule.resumes]
+                if len(resuming) < len(looking):  # else they look at all lines alike
+                    self._history_scanners[log_id] = self._scanner(resuming) if resuming else None
         for executor_id in self._dispatchers.keys() - set(message.executor_ids):
             self._dispatchers[executor_id].retire()
         if not self._replayed:
             self._replayed = True
             self._replay()
+
+    def _scanner(self, rules: list[Rule]) -> Scanner:
+        return Scanner([(rule.item_id, rule.pattern) for rule in rules], LONG_LINE_BYTES, self._guard)
 
     def _replay(self) -> None:
         """Count again what the last monitor has counted."""
@@ -183,7 +197,8 @@ class Monitor:
         stream = self._files.looked(message)
         for rule in self._rules_of[message.log_id] if stream else ():
             if rule.size is None and stream:
-                rule.first_size(stream.base_size)
+                known = stream.base_size
+                rule.first_size(known if rule.resumes else max(known, stream.history))
             else:
                 rule.restart_size()
 
@@ -207,7 +222,16 @@ class Monitor:
         """Search a block and count what is found: the loop that a flood goes through."""
         self._ledger.add_statistics(len(block.lines), 0, 0)
         scanner = self._scanners.get(stream.log_id)
-        if scanner is None:
+        if block.start < stream.history and stream.log_id in self._history_scanners:
+            # A line that was unfinished at the start is for all.
+            end = block.lines.rfind(b"\n", 0, stream.history - block.start) + 1
+            history = Block(block.lines[:end], block.start)
+            self._search(self._history_scanners[stream.log_id], stream, history)
+            block = Block(block.lines[end:], block.start + end)
+        self._search(scanner, stream, block)
+
+    def _search(self, scanner: Scanner | None, stream: Stream, block: Block) -> None:
+        if scanner is None or not block.lines:
             return
         self._searching = (stream, block)
         scanner.long_line_bytes = 0 if block.start < stream.careful_until else LONG_LINE_BYTES
@@ -318,6 +342,12 @@ class Monitor:
                 self._fire(rule, m.RunAction(rule.item_id, Kind.DOWNBOUND, 0, deadline_ns, count, b"", ()))
 
     # The end.
+
+    def _on_commit(self) -> None:
+        """Positions were committed: have them saved before long, when a restart is to go on from there."""
+        if self._resumes and self._now_ns >= self._advance_ns:
+            self._advance_ns = self._now_ns + ADVANCED_EVERY_NS
+            self._tell(m.Advanced())
 
     def _settled(self) -> bool:
         """Every action that came of the lines so far outlives us."""

@@ -72,6 +72,15 @@ def parse_path(text: str) -> str:
     return text
 
 
+def parse_directory(text: str) -> str:
+    """Return the name of a directory, absolute; "" for an empty value, which is the default one."""
+    if text and not text.startswith("/"):
+        raise ValueError(f"expected an absolute path, got {shown(text)}")
+    if "\0" in text or len(_encoded(text)) > MAX_PATH_BYTES:
+        raise ValueError(f"expected a path without NUL of at most {MAX_PATH_BYTES} bytes")
+    return text
+
+
 def absolute_path(text: str, base_dir: str) -> str:
     """Return what `parse_path` returned as an absolute path, a relative one below `base_dir` (absolute).
 
@@ -164,6 +173,14 @@ OPTIONS = (
         "regex_engine", Where.GENERAL, "auto|pcre|pcre2", parse_engine, "auto", "the library that matches"
     ),
     Option("max_line", Where.GENERAL, "NUMBER[B K M G]", parse_max_line, "1M", "where a longer line is cut"),
+    Option(
+        "state_dir",
+        Where.GENERAL,
+        "DIRECTORY",
+        parse_directory,
+        "",
+        "where resume keeps what it needs; unset: /var/lib/lognot",
+    ),
     Option("path", Where.ITEM, "FILE", parse_path, None, "the log to watch; every item needs one"),
     Option("regex", Where.ANYWHERE, "PCRE", parse_regex, ".*", "the lines to count"),
     Option("upbound_action", Where.ANYWHERE, "COMMAND", parse_action, "", "runs on too many matches"),
@@ -211,6 +228,14 @@ OPTIONS = (
         parse_action_timeout,
         "300",
         "an action that runs longer is ended",
+    ),
+    Option(
+        "resume",
+        Where.ANYWHERE,
+        "yes|no",
+        parse_switch,
+        "no",
+        "go on after a restart where reading ended, and miss nothing",
     ),
 )
 

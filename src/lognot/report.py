@@ -86,6 +86,9 @@ def action_finished(journal: Journal, item: Item | None, finished: m.ActionFinis
     journal.write(event, priority, f"{_named(item)} action {how} after {seconds:.3f} s", **fields)
 
 
+_ABOUT_LOGS = (Notice.LINE_CUT, Notice.TRUNCATED, Notice.FILE_UNREADABLE, Notice.LEFTOVER_DIFFERS)
+
+
 def note(journal: Journal, role: str, said: m.Note, item: Item | None, path: str) -> None:
     """A less privileged role has something for the log; `item` and `path` are what its number may mean."""
     name = _named(item)
@@ -130,13 +133,16 @@ def note(journal: Journal, role: str, said: m.Note, item: Item | None, path: str
         case Notice.FILE_UNREADABLE:
             event, priority = Event.LOG_UNREADABLE, ERROR
             sentence = f"log '{path}' cannot be read: {text}"
+        case Notice.LEFTOVER_DIFFERS:
+            event, priority = Event.RESUME_LOST, ERROR
+            sentence = f"what log '{path}' was rotated to before the start is another file by now: not read"
         case Notice.CONFIG_DIFFERS:
             event, priority = Event.CONFIG_REFUSED, WARNING  # the actions wait
             sentence = (
                 f"{role} holds back its actions: the config that it reads is not the one that lognot uses; "
                 "expected a reload after the file was changed, and the same options in both units"
             )
-    about_log = said.notice in (Notice.LINE_CUT, Notice.TRUNCATED, Notice.FILE_UNREADABLE)
+    about_log = said.notice in _ABOUT_LOGS
     journal.write(
         event,
         priority,

@@ -57,6 +57,11 @@ class Rule:
         self.remembers = self.down is not None or self._up.count > 0
 
     @property
+    def resumes(self) -> bool:
+        """Lines that were written before lognot started matter to it."""
+        return self._item.resume
+
+    @property
     def wants_lines(self) -> bool:
         """Lines have to be searched for it."""
         return self._actions[Kind.UPBOUND] or self.down is not None

@@ -7,8 +7,10 @@ The process that read and checked the file hands them to the others as JSON: dat
 from __future__ import annotations
 
 import json
+from _blake2 import blake2b  # as hashlib has it, without OpenSSL (1 MB)
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field
+from dataclasses import fields as fields_of
 
 from lognot.errors import ProtocolError
 from lognot.users import MAX_ID, Account
@@ -54,6 +56,7 @@ class Item:
     size_action: bytes | None
     run_as: Account
     action_timeout_s: int
+    resume: bool = False  # go on after a restart where reading ended
     # Where it stands; an item that moves within its file, or to another one, stays what it is.
     source: str = field(default="", compare=False)
     line: int = field(default=0, compare=False)  # of the section's header
@@ -69,6 +72,7 @@ class Config:
     regex_engine: str  # one of ENGINES
     max_line_bytes: int
     items: tuple[Item, ...]  # in reading order
+    state_dir: str = ""  # absolute; "": where the system has such things
     lines: Mapping[str, int] = field(default_factory=dict, compare=False)  # of the options in [general]
     dropins: tuple[str, ...] = field(default=(), compare=False)  # the files read after `source`
 
@@ -80,6 +84,13 @@ class Config:
         if option in self.lines and option not in item.lines:
             return self.source, self.lines[option]
         return item.source, item.lines.get(option, item.line)
+
+
+def item_digest(item: Item) -> bytes:
+    """Return what stands for everything that an item means: equal for equal items, 16 bytes."""
+    values = {field.name: getattr(item, field.name) for field in fields_of(item) if field.compare}
+    data = json.dumps({**values, "run_as": asdict(item.run_as)}, default=_as_json, sort_keys=True)
+    return blake2b(data.encode("ascii"), digest_size=16).digest()
 
 
 def config_to_json(config: Config) -> bytes:
@@ -106,6 +117,7 @@ def config_from_json(data: bytes) -> Config:
         athread_count=fields.number("athread_count", 1, MAX_ATHREAD_COUNT),
         regex_engine=fields.text("regex_engine"),
         max_line_bytes=fields.number("max_line_bytes", MIN_LINE_BYTES, MAX_LINE_BYTES),
+        state_dir=fields.text("state_dir"),
         items=tuple(_item(value) for value in fields.array("items")),
         lines=fields.lines(),
         dropins=tuple(_text("config.dropins", path) for path in fields.array("dropins")),
@@ -116,6 +128,10 @@ def config_from_json(data: bytes) -> Config:
     if len(config.items) > MAX_ITEMS or len({item.name for item in config.items}) < len(config.items):
         raise ProtocolError("config.items: too many, or two of one name")
     return config
+
+
+def _as_json(value: object) -> object:
+    return astuple(value) if isinstance(value, Frequency) else _bytes_as_text(value)
 
 
 def _bytes_as_text(value: object) -> str:
@@ -140,6 +156,7 @@ def _item(value: object) -> Item:
         size_action=fields.optional_bytes("size_action"),
         run_as=_account(fields.take("run_as")),
         action_timeout_s=fields.number("action_timeout_s", 1, MAX_ACTION_TIMEOUT_S),
+        resume=fields.boolean("resume"),
         source=fields.text("source"),
         line=fields.number("line", 0),
         lines=fields.lines(),

@@ -15,8 +15,9 @@ from dataclasses import astuple, dataclass, replace
 from lognot.channel import Channel
 from lognot.children import Child, ask_child, start_child
 from lognot.config import draft_config
-from lognot.errors import ConfigError, LognotError, PatternError, Problem, in_reading_order
-from lognot.journal import WARNING, Event, Journal, open_journal
+from lognot.continuity import Continuity, SavedLogs, runtime_directory, state_directory
+from lognot.errors import ConfigError, LognotError, PatternError, Problem, StateError, in_reading_order
+from lognot.journal import ERROR, WARNING, Event, Journal, open_journal
 from lognot.launched import Launched, connect_executor
 from lognot.ledger import Ledger
 from lognot.messages import EXECUTOR_TO_SUPERVISOR, SUPERVISOR_TO_EXECUTOR
@@ -122,6 +123,7 @@ class _Start:
         self._engine = "auto"
         self._journal: Journal | None = None
         self._warnings: tuple[Problem, ...] = ()  # about the config, not said yet
+        self._environment = dict(os.environ)  # as we were started with
 
     def run(self) -> int:
         options = self._options
@@ -142,9 +144,11 @@ class _Start:
             self._say_warnings(journal)
             _raise_open_files(self._open_files)
             set_process_title("lognot: supervisor")
-            roles = Roles(self._be_monitor, self._start_executor, self._load_config)
+            roles = Roles(self._be_monitor, self._start_executor, self._load_config, self._keep_state)
+            continuity, saved = self._load_state(config, journal)
             _share_pages()
-            return Supervisor(config, roles, journal, background.ready if background else _nothing).run()
+            on_ready = background.ready if background else _nothing
+            return Supervisor(config, roles, journal, on_ready, continuity, saved).run()
         finally:
             if pid_file:
                 pid_file.remove()
@@ -179,6 +183,31 @@ class _Start:
         if self._journal:
             self._say_warnings(self._journal)
         return config
+
+    def _load_state(self, config: Config, journal: Journal) -> tuple[Continuity | None, SavedLogs]:
+        """Open what is kept over a restart, and give what the last service has left.
+
+        Raises:
+            StateError: it cannot be trusted, or another service uses it.
+        """
+        resuming = {item.path for item in config.items if item.resume}
+        if not resuming:
+            return None, {}
+        try:
+            continuity = Continuity(state_directory(config, self._environment), journal)
+        except OSError as error:
+            journal.write(Event.STATE_FAILED, ERROR, f"nothing is kept for a restart: {error}")
+            return None, {}
+        return continuity, continuity.load(runtime_directory(self._environment), resuming)
+
+    def _keep_state(self, config: Config) -> Continuity | None:
+        """Begin to keep what a restart goes on from, in a service that was started without."""
+        assert self._journal is not None
+        try:
+            return Continuity(state_directory(config, self._environment), self._journal)
+        except (OSError, StateError) as error:
+            self._journal.write(Event.STATE_FAILED, ERROR, f"nothing is kept for a restart: {error}")
+            return None
 
     def _check(self, config: Config) -> tuple[Problem, ...]:
         """Check the regexes and actions where they can do no harm: in a child with the monitor's rights."""

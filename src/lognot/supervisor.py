@@ -25,6 +25,7 @@ from lognot import report
 from lognot.catalogue import Catalogue
 from lognot.channel import Channel, socket_pair
 from lognot.children import Child, start_child
+from lognot.continuity import Continuity, SavedLogs, wants_resume
 from lognot.errors import ConfigError, ProtocolError
 from lognot.journal import ERROR, INFO, WARNING, Event, Journal
 from lognot.keeper import Keeper
@@ -58,6 +59,7 @@ class Roles:
     monitor: Callable[[Channel, Ledger, int], None]
     start_executor: Callable[[Account], Child | Launched]  # raises OSError
     load_config: Callable[[], Config]  # raises ConfigError; checks all that --test checks
+    keep_state: Callable[[Config], Continuity | None]  # for a config that has come to want it
 
 
 @dataclass(slots=True)
@@ -79,15 +81,27 @@ class Supervisor:
         roles: what the children do.
         journal: our own log.
         on_ready: called when everything is watched for the first time.
+        continuity: what the next service is to go on from, if the config wants that.
+        saved: what the last one has left.
     """
 
-    def __init__(self, config: Config, roles: Roles, journal: Journal, on_ready: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        roles: Roles,
+        journal: Journal,
+        on_ready: Callable[[], None],
+        continuity: Continuity | None = None,
+        saved: SavedLogs | None = None,
+    ) -> None:
         self._roles = roles
         self._journal = journal
         self._on_ready = on_ready
         self._loop = Loop()
-        self._ledger = Ledger()
-        self._logs = Logs(self._ledger, journal)
+        self._continuity = continuity
+        self._saved: SavedLogs = saved or {}
+        self._ledger = (continuity.ledger if continuity else None) or Ledger()
+        self._logs = Logs(self._ledger, journal, continuity.roll if continuity else None)
         self._notifier = Notifier()
         self._monitor = Keeper(
             "monitor",
@@ -101,7 +115,7 @@ class Supervisor:
         )
         self._executors: dict[int, _Executor] = {}
         self._next_executor_id = 1
-        self._catalogue = Catalogue()
+        self._catalogue = Catalogue(continuity.numbers if continuity else None)
         self._log_ids: dict[str, int] = {}  # by path
         self._begin_token = 0
         self._ready_pending = True
@@ -123,10 +137,16 @@ class Supervisor:
             Event.STARTED, INFO, f"started, {len(self._config.items)} items in '{self._config.source}'"
         )
         self._use_config(self._config)
+        self._logs.resume(self._saved)
+        self._ledger.adopt(self._catalogue.resuming().values())
+        self._save()
         self._monitor.start()
         self._watchdog.start()
         while self._exit_status is None:
             self._loop.turn()
+        if self._continuity is not None:
+            self._continuity.save()
+            self._continuity.close()
         self._journal.write(Event.STOPPED, INFO, "stopped")
         return self._exit_status
 
@@ -136,7 +156,9 @@ class Supervisor:
         """Make a checked config the one in use: numbers for its items, logs and executors."""
         self._config = config
         self._catalogue.use(config)
-        self._log_ids = self._logs.configure(item.path for item in config.items)
+        resuming = {item.path for item in config.items if item.resume}
+        self._log_ids = self._logs.configure((item.path for item in config.items), resuming)
+        self._keep_state()
         accounts = {item.run_as for item in config.items}
         for executor in list(self._executors.values()):
             # One that was told to stop is not wanted again; the account gets a new one.
@@ -149,6 +171,23 @@ class Supervisor:
                 self._configure_executor(executor)
             else:
                 executor.keeper.start()
+
+    def _keep_state(self) -> None:
+        """Have the next service go on from here, from now on if the config has just come to want that."""
+        if self._continuity is None and wants_resume(self._config):
+            self._continuity = self._roles.keep_state(self._config)
+        if self._continuity is not None:
+            self._continuity.keep_numbers(self._catalogue.resuming())
+            self._continuity.use(self._loop, self._logs.positions)
+            self._continuity.save_later()
+
+    def _save(self) -> None:
+        if self._continuity is not None:
+            self._continuity.save()
+
+    def _save_later(self) -> None:
+        if self._continuity is not None:
+            self._continuity.save_later()
 
     def _executor_of(self, account: Account) -> _Executor:
         for executor in self._executors.values():
@@ -248,6 +287,9 @@ class Supervisor:
             case m.LookAgain(log_id):
                 self._logs.look(log_id)
                 self._retry_limited_later()
+                self._save_later()
+            case m.Advanced():
+                self._save_later()
             case m.StreamDrained(stream_id):
                 self._logs.unwritten(stream_id)
             case m.StreamDropped(stream_id):
@@ -272,6 +314,7 @@ class Supervisor:
         if token != self._begin_token:
             return
         self._monitor.came_up()
+        self._save_later()
         if self._ready_pending:
             self._begun = True
             self._ready_timer = self._loop.call_later(EXECUTORS_S, self._ready)
@@ -302,6 +345,7 @@ class Supervisor:
         for executor in self._executors.values():
             executor.connected = False
         if self._stopping:
+            self._save()
             self._stop_executors(STOP_GRACE_S)
         return not self._stopping
 

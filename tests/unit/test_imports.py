@@ -30,6 +30,7 @@ LAYERS: tuple[tuple[str, set[str]], ...] = (
             "check",
             "children",
             "config",
+            "continuity",
             "dispatch",
             "files",
             "keeper",
@@ -54,10 +55,13 @@ LAYERS: tuple[tuple[str, set[str]], ...] = (
             "quoting",
             "privileges",
             "process",
+            "roll",
+            "rotated",
             "scan",
             "service",
             "size",
             "sources",
+            "state",
             "tail",
             "watch",
         },
@@ -86,9 +90,10 @@ PURE = {
     "quoting": set(),
     "rule": set(),
     "scan": {"functools", "sys"},
-    "settings": {"json"},
+    "settings": {"_blake2", "json"},
     "shown": set(),
     "size": set(),
+    "state": {"_blake2", "json"},
     "wire": {"os"},  # for what a wait status means
 }
 HARMLESS = {

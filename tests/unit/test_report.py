@@ -127,7 +127,13 @@ def test_how_an_action_ended(
 
 
 def test_what_was_lost_is_an_error() -> None:
-    lost = {m.Notice.ACTIONS_DROPPED, m.Notice.LINE_SKIPPED, m.Notice.FILE_UNREADABLE, m.Notice.ROLE_FAILED}
+    lost = {
+        m.Notice.ACTIONS_DROPPED,
+        m.Notice.LEFTOVER_DIFFERS,
+        m.Notice.LINE_SKIPPED,
+        m.Notice.FILE_UNREADABLE,
+        m.Notice.ROLE_FAILED,
+    }
     for notice in m.Notice.__members__.values():
         said = m.Note(notice, 1, 2, b"text")
         priority = written(lambda journal, said=said: report.note(journal, "monitor", said, item(), "/log"))[

@@ -1,0 +1,143 @@
+"""Memory that outlives the service: a file on a tmpfs, gone when the machine restarts. Supervisor only.
+
+It holds the ledger, which is exact at every instant, and beside it what the supervisor alone knows: which
+file each slot of the ledger is about, and which item each number means. So a new service goes on exactly
+where the last one ended, also after SIGKILL; only the file on disk (state.py) survives a reboot.
+
+The roll is mapped so that children do not inherit it: a monitor, which the ledger is shared with, can neither
+read nor change it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import struct
+from _blake2 import blake2b  # as hashlib has it, without OpenSSL (1 MB)
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from lognot.errors import StateError
+from lognot.ledger import LEDGER_BYTES, MAX_STREAMS
+from lognot.settings import MAX_ITEMS
+from lognot.state import KEY_BYTES, Identity
+
+MAGIC = b"lognot 1"  # another one for any other layout, of the ledger too
+DIGEST_BYTES = 16
+SECRET_BYTES = 32
+
+_HEADER = struct.Struct(f"=8s{KEY_BYTES}s{SECRET_BYTES}sI")  # magic, key, secret, how many items
+_SLOT = struct.Struct(f"=QQQB{DIGEST_BYTES}s")  # stream, device, inode, whether from its beginning, log
+_ITEM = struct.Struct(f"=I{DIGEST_BYTES}s")  # number, what it is
+_SLOTS_AT = 4096
+_SLOT_BYTES = 64
+_ITEMS_AT = _SLOTS_AT + MAX_STREAMS * _SLOT_BYTES
+_ITEM_BYTES = 32
+_ROLL_BYTES = _ITEMS_AT + MAX_ITEMS * _ITEM_BYTES
+assert _ROLL_BYTES % mmap.ALLOCATIONGRANULARITY == 0  # where the mapping of the ledger begins
+
+# linux/magic.h: file systems that are memory and nothing else. Elsewhere the file may be of an older boot.
+_MEMORY_FILE_SYSTEMS = (0x01021994, 0x858458F6)  # tmpfs, ramfs
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A slot of the ledger that is in use."""
+
+    slot: int
+    stream_id: int
+    identity: Identity
+    from_begin: bool  # where to begin it, if no monitor has
+    log: bytes  # digest of the log's path
+
+
+class Roll:
+    """The memory.
+
+    Args:
+        path: of the file, made where it is not there.
+
+    Attributes:
+        ledger: memory for the ledger, which is shared with children.
+        key: of the state that it belongs to; all zeros in a new one.
+        secret: the ledger's.
+
+    Raises:
+        OSError: it cannot be had (open(2), posix_fallocate(3), mmap(2)).
+        StateError: it is not on a file system that is memory.
+    """
+
+    def __init__(self, path: str) -> None:
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(path, flags, 0o600)
+        try:
+            if _file_system(fd) not in _MEMORY_FILE_SYSTEMS:
+                raise StateError(f"'{path}' is not on a tmpfs")
+            if os.fstat(fd).st_size != _ROLL_BYTES + LEDGER_BYTES:
+                os.ftruncate(fd, 0)
+            os.posix_fallocate(fd, 0, _ROLL_BYTES + LEDGER_BYTES)  # no SIGBUS later, when memory is short
+            self._memory = mmap.mmap(fd, _ROLL_BYTES)
+            self._memory.madvise(mmap.MADV_DONTFORK)
+            self.ledger = mmap.mmap(fd, LEDGER_BYTES, offset=_ROLL_BYTES)
+        finally:
+            os.close(fd)
+        magic, self.key, self.secret, _ = _HEADER.unpack_from(self._memory)
+        if magic != MAGIC:
+            self.begin(bytes(KEY_BYTES), bytes(SECRET_BYTES))
+
+    def begin(self, key: bytes, secret: bytes) -> None:
+        """Forget everything, and belong to another state."""
+        self._memory[:] = bytes(_ROLL_BYTES)
+        self.ledger[:] = bytes(LEDGER_BYTES)
+        self.key, self.secret = key, secret
+        _HEADER.pack_into(self._memory, 0, MAGIC, key, secret, 0)
+
+    def put(self, entry: Listed) -> None:
+        """Say what a slot is about; the ledger has its position already."""
+        _SLOT.pack_into(
+            self._memory, _slot_at(entry.slot), entry.stream_id, *entry.identity, entry.from_begin, entry.log
+        )
+
+    def clear(self, slot: int) -> None:
+        """Say that a slot is about nothing any more."""
+        self._memory[_slot_at(slot) : _slot_at(slot) + 8] = bytes(8)
+
+    def slots(self) -> Iterator[Listed]:
+        """Give the slots in use."""
+        for slot in range(MAX_STREAMS):
+            stream_id, device, inode, from_begin, log = _SLOT.unpack_from(self._memory, _slot_at(slot))
+            if stream_id:
+                yield Listed(slot, stream_id, (device, inode), bool(from_begin), log)
+
+    def put_items(self, numbers: Mapping[bytes, int]) -> None:
+        """Say which items have which numbers, by what they are (settings.item_digest)."""
+        _HEADER.pack_into(self._memory, 0, MAGIC, self.key, self.secret, 0)
+        for index, (digest, number) in enumerate(numbers.items()):
+            _ITEM.pack_into(self._memory, _ITEMS_AT + index * _ITEM_BYTES, number, digest)
+        _HEADER.pack_into(self._memory, 0, MAGIC, self.key, self.secret, len(numbers))
+
+    def items(self) -> dict[bytes, int]:
+        """Give the numbers of items, by what they are."""
+        count = _HEADER.unpack_from(self._memory)[3]
+        found = (_ITEM.unpack_from(self._memory, _ITEMS_AT + index * _ITEM_BYTES) for index in range(count))
+        return {digest: number for number, digest in found}
+
+
+def log_digest(path: str) -> bytes:
+    """Give what stands for a log in a slot."""
+    return blake2b(os.fsencode(path), digest_size=DIGEST_BYTES).digest()
+
+
+def _slot_at(slot: int) -> int:
+    return _SLOTS_AT + slot * _SLOT_BYTES
+
+
+def _file_system(fd: int) -> int:
+    """Give the type of the file system of an open file, statfs(2); os.fstatvfs() does not tell."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    answer = (ctypes.c_long * 64)()  # struct statfs has 120 bytes; its type comes first
+    if libc.fstatfs(fd, ctypes.byref(answer)) < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return answer[0] & 0xFFFFFFFF

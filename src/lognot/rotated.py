@@ -1,0 +1,86 @@
+"""Which files of a directory a log was rotated to while lognot did not run. Supervisor only.
+
+The file that was read last is found by its identity, whatever its name is now. Where the log was rotated more
+than once, there are files in between that were never seen. Their names tell: `log.3` was read last, so
+`log.2` and `log.1`, which were changed later, are of the same log; so is `log-20261124` after
+`log-20261123`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+
+MAX_ENTRIES = 65_536  # of a directory that are looked at: whoever owns it could go on for ever
+
+Identity = tuple[int, int]  # device and inode
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A regular file in a directory."""
+
+    name: str
+    identity: Identity
+    modified_ns: int
+
+
+def list_files(directory: str) -> Iterator[Entry]:
+    """Give the regular files of a directory, not following links; those that go meanwhile are left out.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with os.scandir(directory) as entries:
+        for number, entry in enumerate(entries):
+            if number >= MAX_ENTRIES:
+                return
+            try:
+                status = entry.stat(follow_symlinks=False)
+            except OSError:
+                continue
+            if stat.S_ISREG(status.st_mode):
+                yield Entry(entry.name, (status.st_dev, status.st_ino), status.st_mtime_ns)
+
+
+def leftovers(
+    entries: Iterable[Entry],
+    base: str,
+    wanted: Collection[Identity],
+    last: Identity,
+    current: Identity | None,
+) -> list[Entry]:
+    """Give the files to read before the one that the path leads to now, oldest first.
+
+    Args:
+        entries: of the directory.
+        base: the log's name in it.
+        wanted: the files that were being read.
+        last: the one of them that the path led to.
+        current: what it leads to now.
+    """
+    others = [entry for entry in entries if entry.identity != current]
+    found = {entry.identity: entry for entry in others if entry.identity in wanted}
+    between: list[Entry] = []
+    newest = found.get(last)
+    if newest is not None and newest.name.startswith(base) and newest.name != base:
+        form = _form(newest.name)
+        between = [
+            entry
+            for entry in others
+            if entry.identity not in wanted
+            and entry.name != base
+            and entry.name.startswith(base)
+            and _form(entry.name) == form
+            and entry.modified_ns >= newest.modified_ns
+        ]
+    known = [found[identity] for identity in wanted if identity in found]
+    return known + sorted(between, key=lambda entry: entry.modified_ns)
+
+
+def _form(name: str) -> str:
+    """A name with its numbers and dates made equal."""
+    return re.sub("[0-9]+", "0", name)

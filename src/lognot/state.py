@@ -1,0 +1,122 @@
+"""How far each log was read, as it is kept over a restart: the state file's JSON. Pure; supervisor only.
+
+The file has a digest of its own content, so that a disk that lost a part of it, or an editor, is noticed.
+"""
+
+from __future__ import annotations
+
+import json
+from _blake2 import blake2b  # as hashlib has it, without OpenSSL (1 MB)
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from lognot.errors import StateError
+from lognot.ledger import MAX_STREAMS, Position
+from lognot.settings import MAX_ITEMS
+
+VERSION = 1
+MAX_OFFSET = 2**63 - 1  # what off_t can say
+_DIGEST_BYTES = 16
+KEY_BYTES = 16
+
+Identity = tuple[int, int]  # device and inode
+
+
+@dataclass(frozen=True, slots=True)
+class SavedStream:
+    """One file of a log.
+
+    Attributes:
+        identity: device and inode; the digest in its position tells whether it is that file still.
+        position: how far it was read. The number of its stream is not saved.
+        slot: of the ledger, where it is known from there; -1: from the file.
+    """
+
+    identity: Identity
+    position: Position
+    slot: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What one service leaves for the next.
+
+    Attributes:
+        key: random, the same in the memory that belongs to it (roll.py).
+        logs: by path, its files in the order in which they were found, so the last is what the path led to.
+    """
+
+    key: bytes
+    logs: Mapping[str, tuple[SavedStream, ...]]
+
+
+def state_to_json(state: State) -> bytes:
+    """Return the state file's content, in ASCII; read by `state_from_json`."""
+    values = {
+        "version": VERSION,
+        "key": state.key.hex(),
+        "logs": {
+            path: [
+                {
+                    "device": stream.identity[0],
+                    "inode": stream.identity[1],
+                    "offset": stream.position.offset,
+                    "truncated": stream.position.generation,
+                    "skipping": stream.position.skipping,
+                    "digest": stream.position.digest.hex(),
+                }
+                for stream in streams
+            ]
+            for path, streams in state.logs.items()
+        },
+    }
+    return json.dumps({**values, "check": _check(values)}, indent=1).encode("ascii") + b"\n"
+
+
+def state_from_json(data: bytes) -> State:
+    """Return what `state_to_json` wrote.
+
+    Raises:
+        StateError: it did not write that, with the reason.
+    """
+    try:
+        values = json.loads(data.decode("ascii"))
+    except (ValueError, RecursionError) as error:
+        raise StateError(f"is no JSON: {error}") from None
+    if not isinstance(values, dict) or values.get("version") != VERSION:
+        raise StateError(f"expected version {VERSION}")
+    if values.pop("check", None) != _check(values):
+        raise StateError("was damaged or changed: its digest is another one")
+    try:
+        logs = {path: tuple(_stream(file) for file in files) for path, files in dict(values["logs"]).items()}
+        state = State(bytes.fromhex(values["key"]), logs)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise StateError(f"has a value that cannot be: {error}") from None
+    if len(logs) > MAX_ITEMS or sum(map(len, logs.values())) > MAX_STREAMS or len(state.key) != KEY_BYTES:
+        raise StateError("names more than can be")
+    return state
+
+
+def _check(values: Mapping[str, object]) -> str:
+    data = json.dumps(values, sort_keys=True, separators=(",", ":")).encode()
+    return blake2b(data, digest_size=16).hexdigest()
+
+
+def _stream(values: dict[str, object]) -> SavedStream:
+    position = Position(
+        0,
+        _number(values["offset"], MAX_OFFSET),
+        _number(values["truncated"], 2**32 - 1),
+        values["skipping"] is True,
+        bytes.fromhex(str(values["digest"])),
+    )
+    if len(position.digest) not in (0, _DIGEST_BYTES):
+        raise ValueError("a digest of another length")
+    identity = _number(values["device"], 2**64 - 1), _number(values["inode"], 2**64 - 1)
+    return SavedStream(identity, position)
+
+
+def _number(value: object, high: int) -> int:
+    if not isinstance(value, int) or not 0 <= value <= high:
+        raise ValueError(f"expected a number up to {high}")
+    return value

@@ -1,0 +1,405 @@
+"""`resume = yes`: a restart goes on where reading ended, however the last service ended."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from integration import accounts
+from integration.harness import Service, append, lines_of, wait_for
+from integration.writer import REGEX, Writer, counting_items, wait_has_open
+
+Make = Callable[..., Service]
+
+MEMORY = Path("/dev/shm")
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """What a service manager says of directories: one on disk, one in memory."""
+    runtime = Path(tempfile.mkdtemp(dir=MEMORY))
+    yield {"STATE_DIRECTORY": str(tmp_path / "state"), "RUNTIME_DIRECTORY": str(runtime)}
+    shutil.rmtree(runtime)
+
+
+def reboot(environment: dict[str, str]) -> None:
+    """What is in memory is gone."""
+    shutil.rmtree(environment["RUNTIME_DIRECTORY"])
+    os.mkdir(environment["RUNTIME_DIRECTORY"])
+
+
+def kill(lognot: Service) -> None:
+    """End the supervisor with SIGKILL; the others follow."""
+    children = lognot.children()
+    assert lognot.process is not None
+    lognot.process.kill()
+    lognot.process.wait()
+    for pid in children:
+        wait_for(lambda pid=pid: not Path(f"/proc/{pid}").exists(), f"the end of {pid}")  # type: ignore[misc]
+
+
+def again(lognot: Service) -> None:
+    """Start it once more."""
+    lognot.notifications.clear()
+    lognot.start()
+
+
+def stop(lognot: Service) -> None:
+    """Stop cleanly, but leave what is needed to start again."""
+    lognot.signal(signal.SIGTERM)
+    assert lognot.process is not None
+    assert lognot.process.wait(20) == 0
+
+
+def noting(log: Path, out: Path, name: str = "ITEM", more: str = "resume = yes\n") -> str:
+    """An item that notes the number of each line."""
+    return f"[{name}]\npath = {log}\nregex = {REGEX}\nupbound_action = echo $1 >> {out}\n{more}"
+
+
+def numbers(out: Path) -> list[int]:
+    return [int(line) for line in lines_of(out)]
+
+
+def write(log: Path, begin: int, end: int) -> None:
+    append(log, "".join(f"line {number:06d}\n" for number in range(begin, end)))
+
+
+@pytest.mark.parametrize("how", ["stop", "kill", "reboot"])
+def test_goes_on_where_it_ended(service: Make, tmp_path: Path, environment: dict[str, str], how: str) -> None:
+    log, out, fresh = tmp_path / "log", tmp_path / "out", tmp_path / "fresh"
+    write(log, 0, 5)  # history, of no interest to either
+    config = "[general]\nathread_count = 1\n" + noting(log, out) + noting(log, fresh, "FRESH", "")
+    lognot = service(config, environment=environment).start()
+    write(log, 5, 10)
+    wait_for(lambda: len(numbers(fresh)) == 5 and len(numbers(out)) == 5, "the first lines")
+    kill(lognot) if how == "kill" else stop(lognot)
+    if how == "reboot":
+        reboot(environment)
+    write(log, 10, 20)
+    again(lognot)
+    lognot.wait_log(r"going on with log")
+    write(log, 20, 25)
+    wait_for(lambda: len(numbers(out)) >= 20, "the lines since")
+    wait_for(lambda: len(numbers(fresh)) >= 10, "the new lines")
+    assert lognot.stop() == 0
+    assert numbers(out) == list(range(5, 25))
+    assert numbers(fresh) == [*range(5, 10), *range(20, 25)]
+    accounts.numbered(f"restart with resume = yes ({how})", [n - 5 for n in numbers(out)], 20, times=1)
+
+
+@pytest.mark.parametrize("how", ["stop", "kill", "reboot"])
+def test_a_log_that_was_rotated_meanwhile(
+    service: Make, tmp_path: Path, environment: dict[str, str], how: str
+) -> None:
+    """Three times, so that there are files in between that nobody has seen; the old one is finished first."""
+    log, out = tmp_path / "log", tmp_path / "out"
+    log.touch()
+    (tmp_path / "log.offset").write_text("line 999999\n")  # a name like theirs, and none of them
+    config = "[general]\nathread_count = 1\n" + noting(log, out)
+    lognot = service(config, environment=environment).start()
+    write(log, 0, 10)
+    wait_for(lambda: len(numbers(out)) == 10, "the first lines")
+    kill(lognot) if how == "kill" else stop(lognot)
+    if how == "reboot":
+        reboot(environment)
+    write(log, 10, 20)
+    for rotation in range(3):
+        for number in range(rotation, -1, -1):
+            source = tmp_path / (f"log.{number}" if number else "log")
+            source.rename(tmp_path / f"log.{number + 1}")
+        write(log, 20 + 10 * rotation, 30 + 10 * rotation)
+    again(lognot)
+    wait_for(lambda: len(numbers(out)) >= 50, "all lines")
+    write(log, 50, 60)
+    wait_for(lambda: len(numbers(out)) >= 60, "the new lines")
+    assert lognot.stop() == 0
+    assert numbers(out) == list(range(60))
+    accounts.numbered(f"rotated 3 times while it did not run ({how})", numbers(out), 60, times=3)
+
+
+def test_killed_at_any_moment(service: Make, tmp_path: Path, environment: dict[str, str]) -> None:
+    """Counts go on too: [ALL] fires at exactly the last line, [TWICE] at none."""
+    lines, rotations, ends = 4000, 6, 8
+    log = tmp_path / "logs" / "log"
+    log.parent.mkdir()
+    log.touch()
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    moments = random.Random(seed)
+    steps = ["rotate"] * rotations + ["kill"] * (ends - 2) + ["stop"] * 2
+    moments.shuffle(steps)
+    config = "[general]\nresume = yes\n" + counting_items(str(log), lines)
+    lognot = service(config, environment=environment).start()
+    with Writer(log, lines, 0.0003, allowed=0) as writer:
+        for number, step in enumerate(steps):
+            writer.round(number, len(steps))
+            writer.wait_written(writer.written + moments.randrange(60))
+            if step == "rotate":
+                wait_has_open(lognot.pid, log)
+                log.rename(log.with_name(f"log.{number}"))
+                writer.reopen(after=30)
+            else:
+                kill(lognot) if step == "kill" else stop(lognot)
+                again(lognot)
+        writer.finish()
+    lognot.wait_log(r"\[ALL\] fired")
+    assert lognot.stop() == 0
+    assert lognot.log.count("[ALL] fired") == 1, lognot.log
+    assert "[TWICE] fired" not in lognot.log, lognot.log
+    accounts.fault(
+        "kill -9 and restart of the service, with rotations", times=ends, written=lines, seen=lines
+    )
+
+
+def test_counts_and_windows_go_on(service: Make, tmp_path: Path, environment: dict[str, str]) -> None:
+    log = tmp_path / "log"
+    log.touch()
+    common = f"path = {log}\nregex = error\nupbound_freq = 5/3600\nupbound_action = echo $LOGNOT_COUNT\n"
+    seen = f"[SEEN]\npath = {log}\nregex = .+\nupbound_action = echo seen\n"
+    config = f"[KEPT]\n{common}resume = yes\n[FRESH]\n{common}{seen}"
+    lognot = service(config, environment=environment).start()
+    append(log, "error\n" * 3)
+    lognot.wait_log(r"\[SEEN\] says", 3)
+    stop(lognot)
+    again(lognot)
+    append(log, "error\n" * 3)
+    lognot.wait_log(r"\[KEPT\] says: 6")
+    lognot.wait_log(r"\[SEEN\] says", 6)
+    assert "[FRESH] fired" not in lognot.log
+    stop(lognot)
+    reboot(environment)  # a count does not outlive that
+    again(lognot)
+    append(log, "error\n" * 6)
+    lognot.wait_log(r"\[KEPT\] says: 6", 2)
+    assert lognot.stop() == 0
+
+
+def test_a_lower_bound_begins_anew(service: Make, tmp_path: Path, environment: dict[str, str]) -> None:
+    """Nobody counted while it did not run, so that is no reason to fire at once."""
+    log = tmp_path / "log"
+    log.touch()
+    config = (
+        f"[ITEM]\npath = {log}\nregex = .+\nresume = yes\ndownbound_freq = 1/2\n"
+        "downbound_action = echo quiet at $(date +%s%N)\n"
+    )
+    lognot = service(config, environment=environment).start()
+    lognot.wait_log(r"\[ITEM\] says: quiet")
+    stop(lognot)
+    told = lognot.log.count("says: quiet")
+    again(lognot)
+    assert lognot.log.count("says: quiet") == told  # ready, and no deadline of the last service came up
+    lognot.wait_log(r"\[ITEM\] says: quiet", told + 1)
+    assert lognot.stop() == 0
+
+
+def test_a_file_that_was_emptied_or_replaced_meanwhile(
+    service: Make, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    """Its fingerprint tells; what is there now is new, from its first byte, even when it is longer."""
+    emptied, replaced = tmp_path / "emptied", tmp_path / "replaced"
+    emptied.touch()
+    replaced.touch()
+    config = noting(emptied, tmp_path / "e.out", "E") + noting(replaced, tmp_path / "r.out", "R")
+    lognot = service(f"[general]\nathread_count = 1\n{config}", environment=environment).start()
+    for log in (emptied, replaced):
+        write(log, 0, 10)
+    wait_for(lambda: len(numbers(tmp_path / "e.out")) == len(numbers(tmp_path / "r.out")) == 10, "lines")
+    stop(lognot)
+    reboot(environment)
+    os.truncate(emptied, 0)
+    write(emptied, 100, 150)
+    replaced.unlink()
+    write(replaced, 100, 150)  # mostly with the inode of the old one
+    again(lognot)
+    for name in ("e.out", "r.out"):
+        wait_for(lambda name=name: len(numbers(tmp_path / name)) >= 60, name)  # type: ignore[misc]
+    assert lognot.stop() == 0
+    for name in ("e.out", "r.out"):
+        assert numbers(tmp_path / name) == [*range(10), *range(100, 150)]
+
+
+def test_the_rotated_file_is_gone(service: Make, tmp_path: Path, environment: dict[str, str]) -> None:
+    log, out = tmp_path / "log", tmp_path / "out"
+    log.touch()
+    lognot = service(noting(log, out), environment=environment).start()
+    write(log, 0, 1)
+    wait_for(lambda: numbers(out) == [0], "the first line")
+    stop(lognot)
+    log.rename(tmp_path / "log.1")
+    write(tmp_path / "log.1", 1, 2)
+    (tmp_path / "log.1.gz").write_bytes((tmp_path / "log.1").read_bytes())
+    (tmp_path / "log.1").unlink()
+    (tmp_path / "log.1").mkdir()  # so that no new file gets its inode
+    write(log, 2, 3)
+    again(lognot)
+    wait_for(lambda: numbers(out) == [0, 2], "the new file")
+    lognot.wait_log("error: log '.*/log' was rotated while lognot did not run, .* is gone")
+    assert lognot.stop() == 0
+
+
+def test_an_unfinished_line(service: Make, tmp_path: Path, environment: dict[str, str]) -> None:
+    log, out = tmp_path / "log", tmp_path / "out"
+    log.touch()
+    lognot = service(noting(log, out), environment=environment).start()
+    append(log, "line 000000\nline 00")
+    wait_for(lambda: numbers(out) == [0], "the first line")
+    stop(lognot)
+    append(log, "0001\n")
+    again(lognot)
+    wait_for(lambda: numbers(out) == [0, 1], "the other line")
+    assert lognot.stop() == 0
+    assert numbers(out) == [0, 1]
+
+
+@pytest.mark.parametrize("memory", [True, False], ids=["memory", "disk"])
+@pytest.mark.parametrize(
+    "damage", [b"", b"{", b"\xff" * 100, b"[1]\n", b'{"version": 99}\n', "half", "changed"], ids=str
+)
+def test_a_damaged_state_file(
+    service: Make, tmp_path: Path, environment: dict[str, str], damage: bytes | str, memory: bool
+) -> None:
+    """Reported and set aside; memory knows what it said, without memory the log is watched from its end."""
+    log, out, state = tmp_path / "log", tmp_path / "out", tmp_path / "state" / "state.json"
+    log.touch()
+    lognot = service(noting(log, out), environment=environment).start()
+    write(log, 0, 1)
+    wait_for(lambda: numbers(out) == [0], "the first line")
+    stop(lognot)
+    if not memory:
+        reboot(environment)
+    good = state.read_bytes()
+    match damage:
+        case "half":
+            damage = good[: len(good) // 2]
+        case "changed":
+            damage = good.replace(b'"offset": 12', b'"offset": 99')
+            assert damage != good
+    assert isinstance(damage, bytes)
+    state.write_bytes(damage)
+    write(log, 1, 2)
+    again(lognot)
+    lognot.wait_log("error: the state file '.*' cannot be used and is set aside as state.json.damaged: ")
+    write(log, 2, 3)
+    expected = [0, 1, 2] if memory else [0, 2]
+    wait_for(lambda: len(numbers(out)) == len(expected), "the lines")
+    assert lognot.stop() == 0
+    assert sorted(numbers(out)) == expected
+    assert state.with_name("state.json.damaged").read_bytes() == damage
+    json.loads(state.read_bytes())
+
+
+def test_a_full_disk(service: Make, tmp_path: Path, environment: dict[str, str]) -> None:
+    """Said once, tried again, and nothing is lost; the old file stays whole."""
+    log, out, state = tmp_path / "log", tmp_path / "out", tmp_path / "state"
+    log.touch()
+    state.mkdir(0o700)
+    with tmpfs(state, "64k"):
+        lognot = service("[general]\nathread_count = 1\n" + noting(log, out), environment=environment)
+        lognot.start()
+        fill = state / "fill"
+        with contextlib.suppress(OSError), fill.open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(512))
+        write(log, 0, 10)
+        lognot.wait_log("error: the state file '.*' cannot be written, the old one stays: No space left")
+        json.loads((state / "state.json").read_bytes())
+        write(log, 10, 20)
+        wait_for(lambda: len(numbers(out)) == 20, "the lines")
+        fill.unlink()
+        lognot.wait_log("info: the state file '.*' is written again")
+        assert lognot.log.count("cannot be written") == 1
+        stop(lognot)
+        write(log, 20, 30)
+        again(lognot)
+        wait_for(lambda: len(numbers(out)) == 30, "the lines since")
+        assert lognot.stop() == 0
+    assert numbers(out) == list(range(30))
+    accounts.numbered("disk full for the state directory", numbers(out), 30, times=1)
+
+
+@contextlib.contextmanager
+def tmpfs(path: Path, size: str) -> Iterator[None]:
+    """A small file system of its own."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size},mode=700", "tmpfs", path], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", path], check=True)
+
+
+def test_two_services_do_not_share_it(service: Make, tmp_path: Path, environment: dict[str, str]) -> None:
+    log = tmp_path / "log"
+    log.touch()
+    one = service(noting(log, tmp_path / "out"), environment=environment).start()
+    other_place = tmp_path / "other"
+    other_place.mkdir()
+    other = Service(other_place, noting(log, tmp_path / "out"), environment=environment)
+    try:
+        other.start(ready=False)
+        assert other.process is not None
+        assert other.process.wait(20) == 1
+        assert other.process.stdout is not None
+        text = other.process.stdout.read().decode()
+    finally:
+        other.end()
+    assert f"the state directory '{tmp_path}/state' is in use by another lognot" in text
+    assert one.stop() == 0
+
+
+@pytest.mark.root
+def test_a_directory_that_others_can_write_to_is_refused(
+    service: Make, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    (tmp_path / "log").touch()
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state").chmod(0o777)
+    lognot = service(noting(tmp_path / "log", tmp_path / "out"), environment=environment).start(ready=False)
+    assert lognot.process is not None
+    assert lognot.process.wait(20) == 1
+    assert lognot.process.stdout is not None
+    assert "another user can write to the state directory" in lognot.process.stdout.read().decode()
+
+
+def test_a_reload_turns_it_on(service: Make, tmp_path: Path, environment: dict[str, str]) -> None:
+    log, out = tmp_path / "log", tmp_path / "out"
+    log.touch()
+    lognot = service(noting(log, out, more=""), environment=environment).start()
+    assert not (tmp_path / "state").exists()
+    assert not os.listdir(environment["RUNTIME_DIRECTORY"])
+    write(log, 0, 1)
+    wait_for(lambda: numbers(out) == [0], "the first line")
+    lognot.reload(noting(log, out))
+    stop(lognot)
+    write(log, 1, 2)
+    again(lognot)
+    wait_for(lambda: numbers(out) == [0, 1], "the other line")
+    assert lognot.stop() == 0
+
+
+def test_a_log_that_is_missing_at_the_start(
+    service: Make, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    """Its rotated file is read all the same, and the new one when it comes."""
+    log, out = tmp_path / "log", tmp_path / "out"
+    log.touch()
+    lognot = service("[general]\nathread_count = 1\n" + noting(log, out), environment=environment).start()
+    write(log, 0, 1)
+    wait_for(lambda: numbers(out) == [0], "the first line")
+    stop(lognot)
+    write(log, 1, 2)
+    log.rename(tmp_path / "log-20261123")
+    again(lognot)
+    wait_for(lambda: numbers(out) == [0, 1], "the rotated file")
+    write(log, 2, 3)
+    wait_for(lambda: numbers(out) == [0, 1, 2], "the new file")
+    assert lognot.stop() == 0

@@ -1,0 +1,190 @@
+"""What a restart goes on from: on disk, in memory, damaged, not writable."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lognot.continuity import Continuity, runtime_directory, state_directory
+from lognot.journal import Event, Journal
+from lognot.ledger import Position
+from lognot.loop import Loop
+from lognot.roll import Listed, log_digest
+from lognot.settings import Config
+from lognot.state import SavedStream
+
+STREAM = SavedStream((1, 2), Position(0, 3, 4, True, b"d" * 16))
+LATER = SavedStream((1, 2), Position(0, 30, 4, False, b"e" * 16))
+
+
+class Sink:
+    def __init__(self) -> None:
+        self.said: list[tuple[Event, str]] = []
+
+    def write(self, event: Event, priority: int, message: str, fields: dict[str, str]) -> None:
+        self.said.append((event, message))
+
+    def reopen(self) -> None:
+        pass
+
+
+@pytest.fixture
+def memory() -> Iterator[str]:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as directory:
+        yield directory
+
+
+def opened(path: Path, sink: Sink | None = None) -> Continuity:
+    return Continuity(str(path), Journal([sink or Sink()]))
+
+
+def loaded(path: Path, *paths: str) -> object:
+    """What the next service finds on the disk."""
+    one = opened(path)
+    try:
+        return one.load(None, set(paths))
+    finally:
+        one.close()
+
+
+def saving(path: Path, *streams: SavedStream) -> Continuity:
+    one = opened(path)
+    one.use(Loop(), lambda: {"/log": streams})
+    one.save()
+    return one
+
+
+def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
+    saving(tmp_path / "s", STREAM).close()
+    assert loaded(tmp_path / "s", "/log", "/other") == {"/log": (STREAM,)}
+
+
+def test_only_logs_that_are_to_go_on(tmp_path: Path) -> None:
+    saving(tmp_path / "s", STREAM).close()
+    assert loaded(tmp_path / "s", "/other") == {}
+
+
+def test_nothing_is_written_when_nothing_has_changed(tmp_path: Path) -> None:
+    one = saving(tmp_path / "s", STREAM)
+    before = (tmp_path / "s" / "state.json").stat().st_ino
+    one.save()
+    assert (tmp_path / "s" / "state.json").stat().st_ino == before
+
+
+@pytest.mark.parametrize("call", ["open", "fsync", "replace", "write"])
+def test_a_failure_leaves_the_old_file(tmp_path: Path, call: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At whatever step; and the next attempt succeeds, which is said."""
+    sink = Sink()
+    one = opened(tmp_path / "s", sink)
+    now = (STREAM,)
+    one.use(Loop(), lambda: {"/log": now})
+    one.save()
+    now = (LATER,)
+
+    def fail(*arguments: object, **more: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        if call == "write":
+            patch.setattr(Continuity, "_write", fail)
+        else:
+            patch.setattr(os, call, fail)
+        one.save()
+        one.save()
+    assert [text for event, text in sink.said] == [
+        f"the state file '{tmp_path}/s/state.json' cannot be written, the old one stays: "
+        "No space left on device"
+    ]
+    assert sorted(os.listdir(tmp_path / "s")) == ["lock", "state.json"]
+    assert opened_again(tmp_path / "s") == {"/log": (STREAM,)}
+    one.save()
+    assert sink.said[-1][1].endswith("is written again")
+    assert opened_again(tmp_path / "s") == {"/log": (LATER,)}
+    one.close()
+
+
+def opened_again(path: Path) -> object:
+    with tempfile.TemporaryDirectory() as copy:
+        Path(copy, "state.json").write_bytes((path / "state.json").read_bytes())
+        return loaded(Path(copy), "/log")
+
+
+def test_memory_is_exact_and_goes_first(tmp_path: Path, memory: str) -> None:
+    one = opened(tmp_path / "s")
+    assert one.load(memory, {"/log"}) == {}
+    one.use(Loop(), lambda: {"/log": (STREAM,)})
+    one.save()
+    assert one.ledger is not None
+    assert one.roll is not None
+    position = Position(7, 500, 1, False, b"f" * 16)
+    one.ledger.assign(3, position)
+    one.roll.put(Listed(3, 7, (1, 2), True, log_digest("/log")))
+    one.keep_numbers({b"i" * 16: 12})
+    secret = one.ledger.secret
+    one.close()
+    two = opened(tmp_path / "s")
+    assert two.load(memory, {"/log"}) == {"/log": (SavedStream((1, 2), position, 3),)}
+    assert two.numbers == {b"i" * 16: 12}
+    assert two.ledger is not None
+    assert two.ledger.secret == secret
+
+
+def test_without_its_file_memory_is_forgotten(tmp_path: Path, memory: str) -> None:
+    """To remove the file is how an administrator begins anew."""
+    one = opened(tmp_path / "s")
+    one.load(memory, {"/log"})
+    one.use(Loop(), dict)
+    one.save()
+    assert one.roll is not None
+    assert one.ledger is not None
+    one.ledger.assign(3, Position(7, 500))
+    one.roll.put(Listed(3, 7, (1, 2), True, log_digest("/log")))
+    one.close()
+    (tmp_path / "s" / "state.json").unlink()
+    assert opened(tmp_path / "s").load(memory, {"/log"}) == {}
+
+
+@given(st.binary(max_size=300))
+def test_any_content_is_no_reason_not_to_start(data: bytes) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory, "state.json").write_bytes(data)
+        sink = Sink()
+        one = opened(Path(directory), sink)
+        assert one.load(None, {"/log"}) == {}
+        one.close()
+        assert [event for event, _ in sink.said] == [Event.STATE_FAILED]
+        assert Path(directory, "state.json.damaged").read_bytes() == data
+
+
+@pytest.mark.parametrize("kind", ["directory", "fifo", "link"])
+def test_a_file_of_another_kind(tmp_path: Path, kind: str) -> None:
+    place = tmp_path / "state.json"
+    tmp_path.chmod(0o700)
+    match kind:
+        case "directory":
+            place.mkdir()
+        case "fifo":
+            os.mkfifo(place)
+        case "link":
+            place.symlink_to("/etc/passwd")
+    sink = Sink()
+    one = opened(tmp_path, sink)
+    assert one.load(None, {"/log"}) == {}
+    assert len(sink.said) == 1
+    one.use(Loop(), lambda: {"/log": (STREAM,)})
+    one.save()
+    one.close()
+    assert loaded(tmp_path, "/log") == {"/log": (STREAM,)}
+
+
+def test_where_things_are() -> None:
+    config = Config("f", 2, "auto", 1024**2, ())
+    assert state_directory(config, {"STATE_DIRECTORY": "/a:/b"}) == "/a"
+    assert state_directory(Config("f", 2, "auto", 1024**2, (), "/own"), {"STATE_DIRECTORY": "/a"}) == "/own"
+    assert runtime_directory({"RUNTIME_DIRECTORY": "/r"}) == "/r"

@@ -1,0 +1,90 @@
+"""Memory that outlives the service."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lognot.errors import StateError
+from lognot.ledger import Counted, Ledger, Position
+from lognot.roll import Listed, Roll
+
+KEY, SECRET = b"k" * 16, b"s" * 32
+ENTRY = Listed(5, 7, (8, 9), True, b"d" * 16)
+
+
+@pytest.fixture
+def path() -> Iterator[str]:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as directory:
+        yield os.path.join(directory, "roll")
+
+
+def test_what_was_said_is_there_again(path: str) -> None:
+    roll = Roll(path)
+    assert roll.key == bytes(16)
+    roll.begin(KEY, SECRET)
+    roll.put(ENTRY)
+    roll.put(Listed(6, 8, (1, 1), False, b"e" * 16))
+    roll.clear(6)
+    roll.put_items({b"i" * 16: 3, b"j" * 16: 4})
+    roll.put_items({b"i" * 16: 3})
+    Ledger(roll.ledger).assign(5, Position(7, 100))
+    again = Roll(path)
+    assert (again.key, again.secret) == (KEY, SECRET)
+    assert list(again.slots()) == [ENTRY]
+    assert again.items() == {b"i" * 16: 3}
+    assert Ledger(again.ledger).position(5) == Position(7, 100)
+    again.begin(SECRET[:16], SECRET)
+    assert list(again.slots()) == []
+    assert again.items() == {}
+    assert Ledger(again.ledger).position(5) == Position(0)
+
+
+@pytest.mark.parametrize("data", [b"", b"x" * 100, bytes(10_000_000)], ids=len)
+def test_another_file_begins_anew(path: str, data: bytes) -> None:
+    Path(path).write_bytes(data)
+    roll = Roll(path)
+    assert roll.key == bytes(16)
+    assert list(roll.slots()) == []
+
+
+def test_a_child_does_not_see_it(path: str) -> None:
+    """A monitor that was taken over cannot have the next supervisor believe that a file is another one."""
+    roll = Roll(path)
+    pid = os.fork()
+    if pid == 0:
+        faulthandler.disable()  # what comes is expected
+        roll.put(ENTRY)  # the page is not there: SIGSEGV
+        os._exit(0)
+    assert os.WIFSIGNALED(os.waitpid(pid, 0)[1])
+    assert list(roll.slots()) == []
+
+
+def test_only_in_memory(tmp_path: Path) -> None:
+    with pytest.raises(StateError, match="not on a tmpfs"):
+        Roll(str(tmp_path / "roll"))
+
+
+def test_no_way_over_a_link(path: str, tmp_path: Path) -> None:
+    os.symlink(tmp_path / "other", path)
+    with pytest.raises(OSError, match="symbolic"):
+        Roll(path)
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_new_service_counts_on(path: str) -> None:
+    ledger = Ledger(Roll(path).ledger)
+    for item_id, kind in ((1, Counted.MATCH), (2, Counted.MATCH), (1, Counted.STARTED), (1, Counted.JUDGED)):
+        ledger.count(10, item_id, kind)
+    ledger.settle()
+    ledger.count(11, 1, Counted.MATCH)  # not committed
+    ledger.add_statistics(1, 2, 3)
+    again = Ledger(Roll(path).ledger)
+    again.adopt({1})
+    assert [(record.item_id, record.kind) for record in again.replay()] == [(1, Counted.MATCH)]
+    assert again.statistics() == (0, 0, 0)

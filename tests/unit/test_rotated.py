@@ -1,0 +1,63 @@
+"""Which files a log was rotated to."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from lognot.rotated import Entry, leftovers, list_files
+
+LAST = (1, 1)
+
+
+def found(
+    *names: str, base: str = "log", current: int | None = 99, wanted: tuple[int, ...] = (1,)
+) -> list[str]:
+    """The names that `leftovers` picks of files that were changed in this order; `=N` says which inode."""
+    entries = []
+    for number, text in enumerate(names, 10):
+        name, _, inode = text.partition("=")
+        entries.append(Entry(name, (1, int(inode or number)), number))
+    picked = leftovers(
+        entries, base, [(1, inode) for inode in wanted], (1, wanted[-1]), (1, current) if current else None
+    )
+    return [entry.name for entry in picked]
+
+
+def test_the_file_itself() -> None:
+    assert found("log.1=1", "log=99") == ["log.1"]
+    assert found("elsewhere=1", "log=99") == ["elsewhere"]
+    assert found("log=1", current=1) == []
+    assert found("log=99") == []
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (("log.3=1", "log.2", "log.1", "log=99"), ["log.3", "log.2", "log.1"]),
+        (("log-20261121=1", "log-20261122", "log=99"), ["log-20261121", "log-20261122"]),
+        (("log.10=1", "log.9", "log=99"), ["log.10", "log.9"]),
+        (("log.4", "log.3", "log.2=1", "log.1"), ["log.2", "log.1"]),  # older ones are history
+        (("log.2=1", "log.1.gz", "log.offset", "logs.1", "log.conf", "log"), ["log.2"]),
+        (("old=1", "log.1", "log=99"), ["old"]),  # its name says nothing of others
+    ],
+)
+def test_those_in_between(names: tuple[str, ...], expected: list[str]) -> None:
+    assert found(*names) == expected
+
+
+def test_older_ones_come_first() -> None:
+    assert found("log.2=2", "log.3=1", "log.1", wanted=(1, 2)) == ["log.3", "log.2", "log.1"]
+
+
+def test_only_regular_files_are_listed(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("file")
+    (tmp_path / "directory").mkdir()
+    os.mkfifo(tmp_path / "fifo")
+    status = (tmp_path / "file").stat()
+    assert list(list_files(str(tmp_path))) == [
+        Entry("file", (status.st_dev, status.st_ino), status.st_mtime_ns)
+    ]

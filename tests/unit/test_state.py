@@ -1,0 +1,76 @@
+"""The state file's content: what was written is read, and nothing else is."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lognot.errors import StateError
+from lognot.ledger import Position
+from lognot.state import MAX_OFFSET, SavedStream, State, state_from_json, state_to_json
+
+U64 = st.integers(0, 2**64 - 1)
+POSITIONS = st.builds(
+    Position,
+    st.just(0),
+    st.integers(0, MAX_OFFSET),
+    st.integers(0, 2**32 - 1),
+    st.booleans(),
+    st.just(b"") | st.binary(min_size=16, max_size=16),
+)
+STREAMS = st.lists(st.builds(SavedStream, st.tuples(U64, U64), POSITIONS), max_size=4).map(tuple)
+PATHS = st.binary(max_size=40).map(lambda path: path.decode("utf-8", "surrogateescape"))
+STATES = st.builds(State, st.binary(min_size=16, max_size=16), st.dictionaries(PATHS, STREAMS, max_size=5))
+
+
+@given(STATES)
+def test_what_was_written_is_read(state: State) -> None:
+    assert state_from_json(state_to_json(state)) == state
+
+
+@given(st.binary(max_size=200))
+def test_anything_else_is_refused(data: bytes) -> None:
+    with pytest.raises(StateError):
+        state_from_json(data)
+
+
+@given(STATES, st.data())
+def test_any_change_is_noticed(state: State, data: st.DataObject) -> None:
+    """Cut at any byte, or any byte another one: refused, or it still says the same (white space)."""
+    good = state_to_json(state)
+    at = data.draw(st.integers(0, len(good) - 1))
+    changed = bytes((good[at] ^ data.draw(st.integers(1, 255)),))
+    for damaged in (good[:at], good[:at] + changed + good[at + 1 :]):
+        try:
+            assert state_from_json(damaged) == state
+        except StateError:
+            continue
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("offset", -1),
+        ("offset", 2**63),
+        ("offset", "1"),
+        ("offset", 1.5),
+        ("truncated", 2**32),
+        ("inode", 2**64),
+        ("device", None),
+        ("digest", "00"),
+        ("digest", "no hex"),
+    ],
+)
+def test_a_value_that_cannot_be(field: str, value: object) -> None:
+    """Also where somebody has computed the digest anew."""
+    from lognot.state import _check
+
+    one = SavedStream((1, 2), Position(0, 3, 0, False, bytes(16)))
+    values = json.loads(state_to_json(State(bytes(16), {"/log": (one,)})))
+    del values["check"]
+    values["logs"]["/log"][0][field] = value
+    with pytest.raises(StateError, match="cannot be"):
+        state_from_json(json.dumps({**values, "check": _check(values)}).encode())
