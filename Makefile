@@ -18,12 +18,13 @@ RPM_PACKAGES := make python3 rpm rpmlint
 VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' src/lognot/__init__.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench clean install install-data uninstall deb rpm needed-to-run needed-to-test
+.PHONY: help run test lint soak bench clean install install-data uninstall deb rpm needed-to-run needed-to-test
 
 help:
 	@echo 'make run    watch lognot answer a recorded attack (15 seconds, harmless)'
 	@echo 'make test   lint, type check, unit and integration tests'
 	@echo 'make lint   lint and type check only'
+	@echo 'make soak   rotations, reloads, kills and floods at once, for MINUTES=10: is anything lost, does anything grow'
 	@echo 'make bench  measure lognot beside its peers, into bench/RESULTS.md (15 minutes); QUICK=1: only try it'
 	@echo 'make clean  remove what the others made here'
 	@echo
@@ -47,6 +48,11 @@ lint: needed-to-test
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+# Longer than CI has time for: rotations, reloads, kills and floods at once. Root, so that executors are real.
+MINUTES ?= 10
+soak: needed-to-run
+	@PYTHONPATH=src:tests $(PYTHON) -m soak.run --minutes $(MINUTES)
 
 # Needs root, and a machine with nothing else to do: installs the peers, and stresses both CPU and disk cache.
 bench: needed-to-run

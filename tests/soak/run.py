@@ -1,0 +1,283 @@
+"""Everything at once, for as long as you like: rotations, reloads, kills, floods, hostile lines.
+
+Three logs are written without end. Every second or so something happens to the service. At the end the
+account is made: lines written, seen, lost, twice; and memory and descriptors, which must not have grown.
+`make soak MINUTES=10`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+from integration.harness import Service, append, wait_for
+from integration.writer import has_open, held
+from soak.lines import DIGITS, FLOOD, PER_FIRE, SLOW, Writer, fires, items
+
+LOGS = ("a", "b", "c")
+KEEP = 4  # rotated files
+FLOOD_LINES = 30_000
+HOSTILE = (
+    b"a" * 900 + b"!\n",
+    b"a" * 20_000 + b"!\n",
+    b"\x1b]0;owned\x07 $(reboot) `reboot` '; reboot #\n",
+    bytes(range(256)) + b"\n",
+    b"\x00" * 5000 + b"\n",
+)
+MEMORY_GROWTH = 1.25  # of the first quarter's largest; what a fresh interpreter has not touched yet is in it
+FDS_GROWTH = 8  # rotated files that are still open, at the moment of counting
+SETTLE_S = 60.0  # for the last lines
+
+
+class Soak:
+    """One run."""
+
+    def __init__(self, directory: Path, minutes: float, seed: int) -> None:
+        self._directory = directory
+        self._seconds = minutes * 60
+        self._random = random.Random(seed)
+        self._logs = directory / "logs"
+        self._logs.mkdir()
+        self._writers = {name: Writer(self._logs / name) for name in LOGS}
+        self._hostile = self._logs / "hostile"
+        self._hostile.touch()
+        self._runtime = Path(tempfile.mkdtemp(dir="/dev/shm"))
+        environment = {"STATE_DIRECTORY": str(directory / "state"), "RUNTIME_DIRECTORY": str(self._runtime)}
+        self._service = Service(directory, self._config(), environment=environment)
+        self._done: Counter[str] = Counter()
+        self._samples: list[tuple[float, dict[str, int], dict[str, int]]] = []
+
+    def _config(self, extra: str = "") -> str:
+        text = "[general]\nresume = yes\nathread_count = 4\n"
+        for name in LOGS:
+            text += items(name, self._logs / name, self._directory / f"{name}.out")
+        text += (
+            f"[hostile]\npath = {self._hostile}\nregex = (a+)+$\nupbound_action = true\n"
+            f"[hostile-long]\npath = {self._hostile}\nregex = (?>a*)[xy]\nupbound_action = true\n"
+            f"[hostile-text]\npath = {self._hostile}\nregex = .*\nupbound_freq = 5/1\n"
+            f"upbound_action = echo $@ $0\n"
+        )
+        return text + extra
+
+    def run(self) -> bool:
+        """Do it, print the account, and say whether all is well."""
+        began = time.monotonic()
+        self._service.start()
+        steps: list[tuple[int, Callable[[], None]]] = [
+            (10, self.rotate),
+            (4, self.reload),
+            (4, self.kill_monitor),
+            (3, self.kill_executor),
+            (2, self.hold_a_role),
+            (4, self.flood),
+            (4, self.write_hostile_lines),
+            (1, self.kill_the_service),
+            (1, self.restart),
+        ]
+        wanted = 0
+        next_sample = began
+        while (now := time.monotonic()) - began < self._seconds:
+            wanted += 10_000
+            for writer in self._writers.values():
+                writer.want(wanted)
+            step = self._random.choices([step for _, step in steps], [weight for weight, _ in steps])[0]
+            step()
+            self._done[step.__name__] += 1
+            self._wait_written(wanted)
+            if now >= next_sample:
+                next_sample = now + max(2.0, self._seconds / 60)
+                self._sample(now - began)
+        return self._account(wanted)
+
+    # What happens.
+
+    def rotate(self) -> None:
+        """Rotate one log, or all of them at once."""
+        names = LOGS if self._random.random() < 0.3 else (self._random.choice(LOGS),)
+        for name in names:
+            # A file that comes and goes before anybody has looked is nobody's.
+            wait_for(lambda name=name: has_open(self._service.pid, self._logs / name), "the log open")  # type: ignore[misc]
+            self._writers[name].rotate(KEEP)
+
+    def reload(self) -> None:
+        """Reload: as it is, with an item more, or with an error."""
+        extra = self._random.choice(
+            ("", f"[more]\npath = {self._hostile}\nregex = nothing\nupbound_action = true\n", "[broken]\n")
+        )
+        self._service.reload(self._config(extra))
+        self._service.reload(self._config())
+
+    def kill_monitor(self) -> None:
+        """SIGKILL."""
+        os.kill(self._service.role("monitor"), signal.SIGKILL)
+
+    def kill_executor(self) -> None:
+        """SIGKILL."""
+        os.kill(self._service.role("executor"), signal.SIGKILL)
+
+    def hold_a_role(self) -> None:
+        """SIGSTOP, and SIGCONT after a second of lines."""
+        with held(self._random.choice([self._service.pid, *self._service.children()])):
+            time.sleep(1.0)
+
+    def flood(self) -> None:
+        """As many lines as a process can write; they come on top of the others."""
+        for writer in self._writers.values():
+            writer.pace(FLOOD)
+        append(self._hostile, b"flood\n" * FLOOD_LINES)
+        time.sleep(0.2)
+        for writer in self._writers.values():
+            writer.pace(SLOW)
+
+    def write_hostile_lines(self) -> None:
+        """Such as an attacker would."""
+        for _ in range(20):
+            append(self._hostile, self._random.choice(HOSTILE))
+
+    def kill_the_service(self) -> None:
+        """SIGKILL to the supervisor, and another start."""
+        children = self._service.children()
+        assert self._service.process is not None
+        self._service.process.kill()
+        self._service.process.wait()
+        for pid in children:
+            wait_for(lambda pid=pid: not Path(f"/proc/{pid}").exists(), "the end of a role", SETTLE_S)  # type: ignore[misc]
+        self._start_again()
+
+    def restart(self) -> None:
+        """A clean stop, and another start."""
+        assert self._service.process is not None
+        self._service.signal(signal.SIGTERM)
+        status = self._service.process.wait(SETTLE_S)
+        assert status == 0, f"ended with {status}"
+        self._start_again()
+
+    def _start_again(self) -> None:
+        assert self._service.process is not None
+        if self._service.process.stdout:
+            self._service.process.stdout.close()
+        self._service.notifications.clear()
+        self._service.start()
+
+    # The account.
+
+    def _sample(self, at_s: float) -> None:
+        memory: dict[str, int] = {}
+        fds: dict[str, int] = {}
+        for pid, role in {self._service.pid: "supervisor", **self._service.children()}.items():
+            try:
+                lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+                fds[role] = len(os.listdir(f"/proc/{pid}/fd"))
+            except OSError:  # it was killed just now
+                continue
+            memory[role] = next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+        self._samples.append((at_s, memory, fds))
+        seen = "  ".join(f"{role} {memory[role] / 1024:.1f} MiB {fds[role]} fds" for role in sorted(memory))
+        lines_written = sum(writer.written for writer in self._writers.values())
+        print(f"{at_s:7.0f} s  {lines_written:>11,} lines  {seen}", flush=True)
+
+    def _account(self, written: int) -> bool:
+        """Make every item fire once more, and see when it does.
+
+        `written` is a multiple of what each item needs, so its count is at zero, unless lines were lost or
+        seen twice: after all its lines but one it must not have fired, and with that one it must.
+        """
+        lost = twice = 0
+        expected = written // (PER_FIRE * len(DIGITS))
+        for writer in self._writers.values():
+            writer.want(written + (PER_FIRE - 1) * len(DIGITS))
+        self._wait_written(written + (PER_FIRE - 1) * len(DIGITS))
+        self.restart()  # which reads whatever is left
+        for name, writer in self._writers.items():
+            fired = [count - expected for count in fires(self._directory / f"{name}.out")]
+            twice += sum(count > 0 for count in fired)
+            for extra in range(PER_FIRE):
+                writer.want(written + (PER_FIRE + extra) * len(DIGITS))
+                short = self._short(name, expected + 1)
+                lost += short
+                if not short:
+                    break
+        total = sum(writer.written for writer in self._writers.values())
+        print()
+        print("what happened:", ", ".join(f"{name} {times}" for name, times in sorted(self._done.items())))
+        print(f"lines: written {total:,}, seen {total - lost:,}, lost {lost}, twice {twice}")
+        return self._flat() and not lost and not twice
+
+    def _wait_written(self, count: int) -> None:
+        for writer in self._writers.values():
+            wait_for(lambda writer=writer: writer.written >= count, "lines written", SETTLE_S)  # type: ignore[misc]
+
+    def _short(self, name: str, expected: int) -> int:
+        """Give how many items of a log have not fired as often as they must, once they had the time to."""
+        out = self._directory / f"{name}.out"
+        end = time.monotonic() + SETTLE_S
+        while (short := sum(count < expected for count in fires(out))) and time.monotonic() < end:
+            time.sleep(0.05)  # between two looks
+        return short
+
+    def _flat(self) -> bool:
+        """Compare the last quarter with the first."""
+        quarter = max(1, len(self._samples) // 4)
+        well = True
+        for role in ("supervisor", "monitor", "executor"):
+            for what, index, allowed in (("KiB", 1, None), ("descriptors", 2, FDS_GROWTH)):
+                first = [sample[index][role] for sample in self._samples[:quarter] if role in sample[index]]
+                last = [sample[index][role] for sample in self._samples[-quarter:] if role in sample[index]]
+                if not first or not last:
+                    continue
+                limit = max(first) * MEMORY_GROWTH if allowed is None else max(first) + allowed
+                flat = max(last) <= limit
+                well = well and flat
+                verdict = "flat" if flat else f"GROWN over {limit:.0f}"
+                span = f"first quarter {min(first)} to {max(first)}, last {min(last)} to {max(last)} {what}"
+                print(f"{role}: {span}: {verdict}")
+        return well
+
+    def end(self) -> None:
+        """Leave nothing running, and nothing in memory."""
+        self._service.end()
+        for writer in self._writers.values():
+            writer.end()
+        shutil.rmtree(self._runtime)
+
+    @property
+    def log(self) -> str:
+        """The service's own."""
+        return self._service.log
+
+
+def main() -> int:
+    """Run it; the exit status is 0 when nothing was lost and nothing has grown."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--seed", type=int, default=random.randrange(2**32))
+    options = parser.parse_args()
+    print(f"{options.minutes:g} minutes, seed {options.seed}", flush=True)
+    with tempfile.TemporaryDirectory(prefix="lognot-soak-") as place:
+        directory = Path(place)
+        directory.chmod(0o755)
+        soak = Soak(directory, options.minutes, options.seed)
+        try:
+            well = soak.run()
+        except BaseException:
+            kept = Path(tempfile.mkdtemp(prefix="lognot-soak-failed-"))
+            shutil.copy(directory / "own.log", kept)
+            print(f"its log is {kept}/own.log", file=sys.stderr)
+            raise
+        finally:
+            soak.end()
+    print("well" if well else "NOT WELL")
+    return 0 if well else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
