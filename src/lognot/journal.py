@@ -20,6 +20,7 @@ from enum import Enum
 from typing import Protocol, TextIO
 
 from lognot.shown import printable
+from lognot.trust import open_to_append
 
 IDENTIFIER = "lognot"
 OWN_TAG = IDENTIFIER.encode()  # in each line that `own_line_pattern` knows; quick to look for
@@ -160,7 +161,7 @@ class FileSink:
         self._fd = self._open()
 
     def _open(self) -> int:
-        return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY, 0o640)
+        return open_to_append(os.fspath(self._path), 0o640)
 
     def write(self, event: Event, priority: int, message: str, fields: dict[str, str]) -> None:
         """Append a line."""

@@ -59,6 +59,7 @@ LAYERS: tuple[tuple[str, set[str]], ...] = (
             "size",
             "sources",
             "tail",
+            "trust",
             "watch",
         },
     ),
