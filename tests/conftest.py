@@ -5,10 +5,16 @@ from __future__ import annotations
 import pytest
 from hypothesis import HealthCheck, settings
 
+from effort import EFFORT
 from integration.accounts import ACCOUNTS, table
 
 # A busy machine is no failure: properties are held by their assertions, not by how long an example takes.
-settings.register_profile("lognot", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "lognot",
+    deadline=None,
+    max_examples=settings.default.max_examples * EFFORT,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 settings.load_profile("lognot")
 
 

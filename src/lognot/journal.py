@@ -170,7 +170,8 @@ class FileSink:
             os.write(self._fd, data)
         except OSError as error:  # the disk is full: watching goes on, and somebody may read this
             with contextlib.suppress(OSError, ValueError):
-                print(f"{IDENTIFIER}: cannot write {self._path}: {error.strerror}", file=sys.stderr)
+                text = printable(f"{IDENTIFIER}: cannot write {os.fspath(self._path)}: {error.strerror}")
+                print(text, file=sys.stderr)
 
     def reopen(self) -> None:
         """Open the path anew, then close the old file."""

@@ -24,6 +24,7 @@ from lognot.trust import refusal
 
 SUFFIX = ".conf"
 MAX_FILE_BYTES = 16 * 1024**2  # MAX_ITEMS items of 4 KiB: `--config /dev/zero` must come to an end
+MAX_BYTES = 4 * MAX_FILE_BYTES  # all files together: they are in memory at the same time
 MAX_DROPINS = 1024  # a file for each service of a large machine, and not what lies in a mistaken directory
 
 
@@ -38,11 +39,18 @@ def read_sources(path: str) -> tuple[tuple[Source, ...], tuple[Problem, ...]]:
     names = _list_dropins(path)
     if isinstance(names, Problem):
         return (main,), (names,)
-    found = [_read(name) for name in names]
-    return (
-        (main, *(source for source in found if isinstance(source, Source))),
-        tuple(problem for problem in found if isinstance(problem, Problem)),
-    )
+    sources, problems, size = [main], [], len(main.data)
+    for name in names:
+        found = _read(name)
+        if isinstance(found, Problem):
+            problems.append(found)
+            continue
+        size += len(found.data)
+        if size > MAX_BYTES:
+            problems.append(Problem(name, 0, "", "", f"all files together are longer than {MAX_BYTES} bytes"))
+            break
+        sources.append(found)
+    return tuple(sources), tuple(problems)
 
 
 def _list_dropins(path: str) -> list[str] | Problem:

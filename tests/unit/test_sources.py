@@ -154,6 +154,18 @@ def test_each_dropin_may_be_as_long_as_the_config_file(
     assert problems_of(main) == [f"{directory}/b.conf: is longer than 10 bytes"]
 
 
+def test_all_files_together_are_bounded(main: Path, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "MAX_BYTES", 10)
+    for name in ("a.conf", "b.conf", "c.conf"):
+        (directory / name).write_bytes(b"xxx")
+    assert [source.path for source in read_sources(str(main))[0]] == [
+        str(main),
+        f"{directory}/a.conf",
+        f"{directory}/b.conf",
+    ]
+    assert problems_of(main) == [f"{directory}/c.conf: all files together are longer than 10 bytes"]
+
+
 def test_the_number_of_dropins_is_bounded(main: Path, directory: Path) -> None:
     for number in range(sources.MAX_DROPINS):
         (directory / f"{number}.conf").touch()
