@@ -92,7 +92,9 @@ class Lognot:
         environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
         environment.pop("NOTIFY_SOCKET", None)
         # Root takes a config only where nobody else can change it, which a checkout is not always.
-        config = Path(shutil.copy(CONFIG, directory / "lognot.conf"))
+        config = directory / "lognot.conf"
+        config.write_bytes(CONFIG.read_bytes())
+        config.chmod(0o600)
         command = ["-m", "lognot", "--config", str(config), "--chdir", str(directory), "--stdout"]
         self._process = subprocess.Popen(
             [sys.executable, *command],

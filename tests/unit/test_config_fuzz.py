@@ -154,7 +154,7 @@ def assert_sound(config: Config | None, problems: tuple[Problem, ...]) -> None:
         assert config_from_json(config_to_json(config)) == config
 
 
-@examples(300)
+@examples(150)
 @given(st.lists(TEXTS, min_size=1, max_size=3))
 def test_any_texts_give_a_config_or_problems(texts: list[bytes]) -> None:
     dropins = [Source(f"f.d/{number}.conf", text) for number, text in enumerate(texts[1:])]
@@ -162,7 +162,7 @@ def test_any_texts_give_a_config_or_problems(texts: list[bytes]) -> None:
     assert_sound(config, problems)
 
 
-@examples(150)
+@examples(80)
 @given(CONFIGS)
 def test_what_could_be_understood_of_a_config_with_errors_can_be_checked(text: bytes) -> None:
     with tempfile.TemporaryDirectory() as name:
@@ -215,7 +215,7 @@ FILE_NAMES = st.binary(min_size=1, max_size=20).map(
 )
 
 
-@examples(100)
+@examples(40)
 @given(
     TEXTS,
     st.dictionaries(
@@ -269,7 +269,7 @@ JSON = st.recursive(
 )
 
 
-@examples(300)
+@examples(150)
 @given(st.data())
 def test_any_change_of_the_json_gives_a_config_or_an_error(data: st.DataObject) -> None:
     config, _ = parse_config(EXAMPLE, "f", started_by=ROOT, users=USERS)
@@ -320,7 +320,7 @@ ARGUMENTS = st.lists(
 )
 
 
-@examples(300)
+@examples(150)
 @given(ARGUMENTS, st.binary(max_size=50))
 def test_any_arguments_end_with_a_status(arguments: list[str], stdin: bytes) -> None:
     status, output = run(arguments, stdin)
