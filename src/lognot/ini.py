@@ -27,6 +27,7 @@ from lognot.shown import escaped, shown
 
 GENERAL = "general"
 MAX_SECTION_NAME_BYTES = 64  # it stands in every log line about the item
+MAX_OPTION_NAME_BYTES = 64  # it stands in every message about the option
 MAX_ENTRIES = 100_000  # headers and options: more than every option in as many items as there may be
 MAX_SYNTAX_PROBLEMS = 200  # more means that this is no config at all, such as `--test /var/log/syslog`
 
@@ -178,7 +179,7 @@ class _Reader:
 
 
 def _is_option_name(name: str) -> bool:
-    return name[:1] in _NAME_START and _NAME_REST.issuperset(name)
+    return len(name) <= MAX_OPTION_NAME_BYTES and name[:1] in _NAME_START and _NAME_REST.issuperset(name)
 
 
 def _section_name_problem(name: str) -> str:

@@ -199,6 +199,13 @@ def test_a_file_that_is_no_config_ends_early() -> None:
     assert problems[-1] == f"f:{MAX_SYNTAX_PROBLEMS}: too many errors; what follows was not looked at"
 
 
+def test_an_option_name_that_is_too_long_to_be_shown_is_none() -> None:
+    assert problems_of(b"[a]\n%s = 1\n" % (b"o" * 64)) == []
+    [problem] = problems_of(b"[a]\n%s = 1\n" % (b"o" * 2**20))
+    assert problem.startswith("f:2: [a] expected [section], option = value or a comment, got 'ooo")
+    assert len(problem) < 200
+
+
 @pytest.mark.parametrize("form", [b"[%d]\n", b"o%d=\n"])
 def test_more_sections_or_options_than_can_be_meant_end_it(form: bytes) -> None:
     data = b"[a]\n" + b"".join(form % number for number in range(MAX_ENTRIES + 1000))
