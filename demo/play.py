@@ -91,7 +91,11 @@ class Lognot:
         self._all_output: list[str] = []
         environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
         environment.pop("NOTIFY_SOCKET", None)
-        command = ["-m", "lognot", "--config", str(CONFIG), "--chdir", str(directory), "--stdout"]
+        # Root takes a config only where nobody else can change it, which a checkout is not always.
+        config = directory / "lognot.conf"
+        config.write_bytes(CONFIG.read_bytes())
+        config.chmod(0o600)
+        command = ["-m", "lognot", "--config", str(config), "--chdir", str(directory), "--stdout"]
         self._process = subprocess.Popen(
             [sys.executable, *command],
             env=environment,

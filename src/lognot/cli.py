@@ -7,14 +7,21 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from lognot import __version__
+from lognot.shown import printable
 
 DEFAULT_CONFIG = "/etc/lognot.conf"
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        super().error(printable(message))  # it quotes arguments, which another program may have put together
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="lognot",
         description="Watch logs as they are written, count the lines that match, and run a command when they "
         "come too often, too seldom, or the log grows too large.",
@@ -54,6 +61,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     0: it went well. 1: it failed. 2 (by SystemExit, from argparse): wrong usage.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Log text may hold what the terminal's encoding has no character for.
+        sys.stdout.reconfigure(errors="backslashreplace", line_buffering=True)
+    try:
+        return _run(_arguments(argv))
+    except OSError as error:
+        if not isinstance(error, BrokenPipeError):  # else whoever read our output has seen enough
+            print(f"lognot: {printable(str(error))}", file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what is still in the buffer
+        return 1
+    except KeyboardInterrupt:
+        return 1
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = _parser()
     arguments = parser.parse_args(argv)
     if arguments.pid and not arguments.daemon:
@@ -67,23 +89,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(
             "--executor goes with --config, --uid, --gid and --chdir alone: the other lognot has the log"
         )
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # Log text may hold what the terminal's encoding has no character for.
-        sys.stdout.reconfigure(errors="backslashreplace", line_buffering=True)
-    try:
-        return _run(arguments)
-    except BrokenPipeError:  # whoever read our output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what is still in the buffer
-        return 1
-    except KeyboardInterrupt:
-        return 1
+    return arguments
 
 
 def _run(arguments: argparse.Namespace) -> int:
     if arguments.retest is not None:
         from lognot.trial import try_regex
 
-        return try_regex(arguments.retest, sys.stdin.buffer, sys.stdout)
+        # Where standard input is closed, Python has none.
+        lines = sys.stdin.buffer if sys.stdin else io.BytesIO()
+        return try_regex(arguments.retest, lines, sys.stdout)
     if arguments.test is not None:
         from lognot.trial import try_config
 

@@ -27,6 +27,8 @@ from lognot.shown import escaped, shown
 
 GENERAL = "general"
 MAX_SECTION_NAME_BYTES = 64  # it stands in every log line about the item
+MAX_OPTION_NAME_BYTES = 64  # it stands in every message about the option
+MAX_ENTRIES = 100_000  # headers and options: more than every option in as many items as there may be
 MAX_SYNTAX_PROBLEMS = 200  # more means that this is no config at all, such as `--test /var/log/syslog`
 
 _BLANKS = " \t"  # not str.strip()'s idea of blanks: a regex may well end in a no-break space
@@ -71,7 +73,7 @@ def parse_ini(sources: Sequence[Source]) -> tuple[tuple[RawSection, ...], tuple[
     """
     reader = _Reader(sources[0].path)
     for source in sources:
-        if len(reader.problems) < MAX_SYNTAX_PROBLEMS:
+        if not reader.is_full:
             reader.read(source)
     return reader.sections(), tuple(reader.problems)
 
@@ -81,6 +83,8 @@ class _Reader:
 
     def __init__(self, main: str) -> None:
         self.problems: list[Problem] = []
+        self.is_full = False  # there is more, that is not looked at
+        self._entries = 0
         self._main = main  # the file that may have [general]
         self._source = main
         self._headers: list[tuple[str, str, int, list[RawOption]]] = []
@@ -103,8 +107,10 @@ class _Reader:
         text = source.data.removeprefix(_UTF8_BOM).decode("utf-8", "surrogateescape")
         for number, line in enumerate(text.split("\n"), start=1):
             self._read_line(number, line.removesuffix("\r"))
-            if len(self.problems) >= MAX_SYNTAX_PROBLEMS:
-                self._add(number, "", "too many errors; what follows was not looked at")
+            if len(self.problems) >= MAX_SYNTAX_PROBLEMS or self._entries > MAX_ENTRIES:
+                what = "errors" if self._entries <= MAX_ENTRIES else "sections and options"
+                self._add(number, "", f"too many {what}; what follows was not looked at")
+                self.is_full = True
                 break
 
     def _add(self, line: int, option: str, text: str) -> None:
@@ -138,6 +144,7 @@ class _Reader:
         if indented:  # more likely the rest of a regex, such as "  [a-z]+", than a header
             self._refuse_indented(number, stripped)
             return
+        self._entries += 1
         name, bracket, rest = stripped[1:].partition("]")
         if name.lower() == GENERAL:
             name = GENERAL
@@ -164,6 +171,7 @@ class _Reader:
         if self._options is None:
             self._add(number, name, "stands before the first [section]; expected a section line above it")
             return
+        self._entries += 1
         self._options.append(RawOption(name, value, number))
         first = self._option_lines.setdefault(name, number)
         if first != number:
@@ -171,7 +179,7 @@ class _Reader:
 
 
 def _is_option_name(name: str) -> bool:
-    return name[:1] in _NAME_START and _NAME_REST.issuperset(name)
+    return len(name) <= MAX_OPTION_NAME_BYTES and name[:1] in _NAME_START and _NAME_REST.issuperset(name)
 
 
 def _section_name_problem(name: str) -> str:

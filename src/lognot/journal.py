@@ -20,6 +20,7 @@ from enum import Enum
 from typing import Protocol, TextIO
 
 from lognot.shown import printable
+from lognot.trust import open_to_append
 
 IDENTIFIER = "lognot"
 OWN_TAG = IDENTIFIER.encode()  # in each line that `own_line_pattern` knows; quick to look for
@@ -163,7 +164,7 @@ class FileSink:
         self._fd = self._open()
 
     def _open(self) -> int:
-        return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY, 0o640)
+        return open_to_append(os.fspath(self._path), 0o640)
 
     def write(self, event: Event, priority: int, message: str, fields: dict[str, str]) -> None:
         """Append a line."""
@@ -172,7 +173,8 @@ class FileSink:
             os.write(self._fd, data)
         except OSError as error:  # the disk is full: watching goes on, and somebody may read this
             with contextlib.suppress(OSError, ValueError):
-                print(f"{IDENTIFIER}: cannot write {self._path}: {error.strerror}", file=sys.stderr)
+                text = printable(f"{IDENTIFIER}: cannot write {os.fspath(self._path)}: {error.strerror}")
+                print(text, file=sys.stderr)
 
     def reopen(self) -> None:
         """Open the path anew, then close the old file."""

@@ -6,6 +6,7 @@ Knows nothing of logs. Used by the supervisor and the command line.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -170,8 +171,12 @@ class PidFile:
         """Give the pid in the file if it is that of another process that runs, else 0."""
         try:
             pid = self._pid()
-        except (FileNotFoundError, ValueError):
+        except ValueError:
             return 0
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ELOOP):  # a link is replaced, wherever it leads
+                return 0
+            raise
         if pid <= 0 or pid == os.getpid():  # kill(2) would take 0 and below for groups of processes
             return 0
         try:
@@ -183,8 +188,12 @@ class PidFile:
         return pid
 
     def _pid(self) -> int:
-        with open(self._path, "rb") as file:
-            return int(file.read(32))
+        # Not through what somebody has put there for us: a link, or a FIFO that would make us wait.
+        fd = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            return int(os.read(fd, 32))
+        finally:
+            os.close(fd)
 
     def remove(self) -> None:
         """Remove it, if it is still ours."""

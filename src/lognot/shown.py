@@ -2,6 +2,9 @@
 
 A config may come from anywhere (a template, a pasted web page, the wrong file), and what `--test` prints ends
 up on a terminal: what is quoted from it is escaped and cut.
+
+The escapes are for reading, not for decoding: a backslash stays as it is, so that regexes and paths look as
+they are written. Whoever types `\\x1b` into a log is shown as one who has typed an escape character.
 """
 
 from __future__ import annotations

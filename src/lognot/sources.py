@@ -6,6 +6,10 @@ manager's `x.conf.dpkg-new` and an editor's `x.conf~` are left alone, and a link
 off.
 
 Run by whoever reads a config, the supervisor as root among them. Nothing in here looks at what the files say.
+
+What root reads must be root's alone, with every directory on the way (lognot.trust): a config says what is
+run as root. That is asked first; since nobody but root can put another file there afterwards, it is that file
+which is opened then.
 """
 
 from __future__ import annotations
@@ -16,9 +20,11 @@ from itertools import islice
 
 from lognot.errors import Problem
 from lognot.ini import Source
+from lognot.trust import refusal
 
 SUFFIX = ".conf"
 MAX_FILE_BYTES = 16 * 1024**2  # MAX_ITEMS items of 4 KiB: `--config /dev/zero` must come to an end
+MAX_BYTES = 4 * MAX_FILE_BYTES  # all files together: they are in memory at the same time
 MAX_DROPINS = 1024  # a file for each service of a large machine, and not what lies in a mistaken directory
 
 
@@ -33,11 +39,18 @@ def read_sources(path: str) -> tuple[tuple[Source, ...], tuple[Problem, ...]]:
     names = _list_dropins(path)
     if isinstance(names, Problem):
         return (main,), (names,)
-    found = [_read(name) for name in names]
-    return (
-        (main, *(source for source in found if isinstance(source, Source))),
-        tuple(problem for problem in found if isinstance(problem, Problem)),
-    )
+    sources, problems, size = [main], [], len(main.data)
+    for name in names:
+        found = _read(name)
+        if isinstance(found, Problem):
+            problems.append(found)
+            continue
+        size += len(found.data)
+        if size > MAX_BYTES:
+            problems.append(Problem(name, 0, "", "", f"all files together are longer than {MAX_BYTES} bytes"))
+            break
+        sources.append(found)
+    return tuple(sources), tuple(problems)
 
 
 def _list_dropins(path: str) -> list[str] | Problem:
@@ -46,6 +59,9 @@ def _list_dropins(path: str) -> list[str] | Problem:
         return []
     directory = path.removesuffix(SUFFIX) + ".d"
     try:
+        wrong = refusal(directory)
+        if wrong:
+            return _refused(directory, wrong)
         with os.scandir(directory) as entries:
             names = list(islice((entry.name for entry in entries if _is_dropin(entry)), MAX_DROPINS + 1))
     except FileNotFoundError:
@@ -68,7 +84,13 @@ def _is_dropin(entry: os.DirEntry[str]) -> bool:
 
 def _read(path: str) -> Source | Problem:
     try:
-        with open(path, "rb") as file:
+        wrong = refusal(path)
+        if wrong:
+            return _refused(path, wrong)
+        with open(path, "rb", opener=_open) as file:
+            if _is_fifo(file.fileno()):
+                return Problem(path, 0, "", "", "is a FIFO; expected a regular file")
+            os.set_blocking(file.fileno(), True)  # the pipe of `--test /dev/stdin` may be filled slowly
             data = file.read(MAX_FILE_BYTES + 1)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
@@ -76,3 +98,17 @@ def _read(path: str) -> Source | Problem:
     if len(data) > MAX_FILE_BYTES:
         return Problem(path, 0, "", "", f"is longer than {MAX_FILE_BYTES} bytes")
     return Source(path, data)
+
+
+def _refused(path: str, wrong: str) -> Problem:
+    return Problem(path, 0, "", "", f"refused as root: {wrong}")
+
+
+def _open(path: str, flags: int) -> int:
+    """Open without waiting for the other end of a FIFO, and without a terminal to be ended by."""
+    return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
+
+
+def _is_fifo(fd: int) -> bool:
+    """Say whether it is a FIFO with a name, and not a pipe that we were started with."""
+    return stat.S_ISFIFO(os.fstat(fd).st_mode) and not os.readlink(f"/proc/self/fd/{fd}").startswith("pipe:")

@@ -17,6 +17,7 @@ from lognot.shown import shown
 MONITOR_USER = "_lognot"
 FALLBACK_MONITOR_USER = "nobody"
 
+MAX_NAME_BYTES = 255  # LOGIN_NAME_MAX less its NUL; nss-systemd aborts the whole process over a very long one
 MAX_ID = 2**32 - 2  # 2**32 - 1 is -1, which setresuid(2) takes for "leave it as it is"
 
 
@@ -145,7 +146,7 @@ def _find_gid(text: str, users: UserDatabase) -> int:
     if gid is not None:
         return gid
     try:
-        return users.group_by_name(text).gr_gid
+        return users.group_by_name(_possible(text)).gr_gid
     except (KeyError, ValueError) as error:
         raise AccountError(
             "gid", f"there is no group {shown(text)}; expected a group name or number"
@@ -161,6 +162,13 @@ def _user_by_id(uid: int, users: UserDatabase) -> pwd.struct_passwd | None:
 
 def _user_by_name(name: str, users: UserDatabase) -> pwd.struct_passwd | None:
     try:
-        return users.user_by_name(name)
+        return users.user_by_name(_possible(name))
     except (KeyError, ValueError):  # ValueError: a name that no C string can be, such as one with a NUL
         return None
+
+
+def _possible(name: str) -> str:
+    """Give a name as it is. Raises KeyError for one that is too long to be any user's or group's."""
+    if len(os.fsencode(name)) > MAX_NAME_BYTES:
+        raise KeyError(name)
+    return name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 import shutil
 import signal
 import subprocess
@@ -336,6 +337,58 @@ def test_a_reader_that_has_seen_enough_is_no_error_to_shout_about(tmp_path: Path
     )
     os.close(writer)
     assert (done.returncode, done.stderr) == (1, b"")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["-t", "good.conf"], ["-T", "x"]])
+def test_output_that_cannot_be_written_is_said_in_a_line(tmp_path: Path, arguments: list[str]) -> None:
+    (tmp_path / "good.conf").write_text(GOOD)
+    (tmp_path / "log").touch()
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [PYTHON, "-m", "lognot", *arguments],
+            env={**os.environ, "PYTHONPATH": str(SOURCE)},
+            input=b"x\n",
+            stdout=full,
+            stderr=subprocess.PIPE,
+            cwd=tmp_path,
+            check=False,
+            timeout=60,
+        )
+    assert (done.returncode, done.stderr) == (1, b"lognot: [Errno 28] No space left on device\n")
+
+
+def test_closed_descriptors_are_no_reason_for_a_traceback(tmp_path: Path) -> None:
+    (tmp_path / "good.conf").write_text(GOOD)
+    (tmp_path / "log").touch()
+    for script, status in (
+        ('"$@" -T x <&-', 1),
+        ('echo x | "$@" -T x >&-', 0),
+        ('"$@" -t good.conf >&- 2>&-', 0),
+    ):
+        done = subprocess.run(
+            ["sh", "-c", script, "sh", PYTHON, "-m", "lognot"],
+            env={**os.environ, "PYTHONPATH": str(SOURCE)},
+            capture_output=True,
+            cwd=tmp_path,
+            check=False,
+            timeout=60,
+        )
+        assert (done.returncode, done.stderr) == (status, b""), script
+
+
+@pytest.mark.parametrize("option", ["-t", "-c"])
+def test_the_working_directory_may_be_gone(option: str) -> None:
+    gone = tempfile.mkdtemp()
+    script = 'cd "$1"; rmdir "$1"; shift; exec "$@"'
+    done = subprocess.run(
+        ["sh", "-c", script, "sh", gone, PYTHON, "-m", "lognot", option, "good.conf"],
+        env={**os.environ, "PYTHONPATH": str(SOURCE)},
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert re.fullmatch(rb"lognot: (not started: )?\[Errno 2\] No such file or directory\n", done.stderr)
 
 
 def test_interrupting_it_shows_no_traceback(tmp_path: Path) -> None:

@@ -228,6 +228,24 @@ def test_a_config_that_the_launcher_does_not_read_itself_has_no_actions_until_it
     wait_out(tmp_path, "one")
 
 
+@pytest.mark.root
+def test_a_config_that_others_can_write_is_not_approved(
+    service: Callable[..., Service], launcher: LauncherService, tmp_path: Path
+) -> None:
+    """What the supervisor has read before does not count: the launcher asks for itself."""
+    (tmp_path / "log").touch()
+    lognot = service(ITEM, "--exec-socket", str(launcher.path))
+    lognot.start()
+    lognot.config_path.chmod(0o666)
+    launcher.start()
+    lognot.wait_log("no item of the config that this service reads runs as")
+    say(tmp_path, "one")
+    lognot.wait_log(r"\[ITEM\].*upbound", 1)
+    assert lines_of(tmp_path / "out") == []
+    lognot.config_path.chmod(0o644)
+    wait_out(tmp_path, "one")
+
+
 def test_after_a_reload_that_the_file_has_overtaken_actions_wait_for_the_next(
     lognot: Service, launcher: LauncherService, tmp_path: Path
 ) -> None:

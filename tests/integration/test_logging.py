@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pty
 import re
 import select
 import shutil
+import signal
 import socket
 import struct
 import subprocess
+import termios
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,21 +20,47 @@ from pathlib import Path
 
 import pytest
 
-from integration.harness import Service, append, lines_of, wait_for
+from integration.harness import PYTHON, SOURCE, Service, append, lines_of, wait_for
 from integration.processes import Custom, runner
 from lognot.journal import Event
 
 Make = Callable[..., Service]
 
-ITEM = '[ITEM]\npath = @/log\nregex = user (.*)\nupbound_action = echo "say $1"; exit 3\n'
+ITEM = '[ITEM]\npath = @/log\nregex = user (.*)\nupbound_action = printf "say %s\\n" "$1"; exit 3\n'
 # What a terminal acts on, in bytes and as UTF-8, and a line of lognot's own.
 HOSTILE = b"user \x1b[31m\x07\x08\x9b\xc2\x9b\x7f\x00\r\xe2\x80\xae Nov 23 04:53:00 host lognot[1]: forged"
+# Every other byte, all of C1 as UTF-8, what turns or hides text, ends of lines that are none, halves of
+# surrogate pairs, and what looks like our own escapes.
+CODE_POINTS = [
+    *range(0x80, 0xA0),
+    0xAD,
+    *range(0x200B, 0x2010),
+    *range(0x2028, 0x202F),
+    *range(0x2060, 0x2070),
+]
+CODE_POINTS += [
+    0x61C,
+    0x180E,
+    0xD800,
+    0xDCFF,
+    0xE000,
+    0xFEFF,
+    0xFFF9,
+    0xFFFE,
+    0x1D173,
+    0xE0001,
+    0xE007F,
+    0x10FFFF,
+]
+HOSTILE += bytes(set(range(256)) - {0x0A})
+HOSTILE += "".join(map(chr, CODE_POINTS)).encode("utf-8", "surrogatepass") + rb"\x1b[31m\n\u202e"
 
 
 def assert_clean(data: bytes) -> None:
     """Nothing that a terminal acts on is in there, but newlines."""
     text = data.decode("utf-8")
     assert all(character == "\n" or character.isprintable() for character in text), text
+    assert not {ord(character) for character in text} & {*range(0x0A), *range(0x0B, 0x20), 0x7F, *CODE_POINTS}
 
 
 @pytest.fixture
@@ -151,6 +180,68 @@ def test_test_prints_nothing_raw(tmp_path: Path) -> None:
         assert_clean(run("-c", "bad.conf").stderr)
 
 
+# A name of a file with every byte that can be in one.
+NAME = HOSTILE.replace(b"/", b"").replace(b"\0", b"").replace(b" ", b"")[:255]
+
+
+def on_terminal(directory: Path, *arguments: bytes, stdin: bytes = b"") -> tuple[int, bytes]:
+    """Run lognot on a terminal; give its exit status and what the terminal got."""
+    controller, terminal = pty.openpty()
+    settings = termios.tcgetattr(terminal)
+    settings[1] &= ~termios.OPOST  # bytes as they were written
+    termios.tcsetattr(terminal, termios.TCSANOW, settings)
+    process = subprocess.Popen(
+        [PYTHON, "-m", "lognot", *arguments],
+        env={**os.environ, "PYTHONPATH": str(SOURCE)},
+        stdin=subprocess.PIPE,
+        stdout=terminal,
+        stderr=terminal,
+        cwd=directory,
+    )
+    os.close(terminal)
+    assert process.stdin is not None
+    process.stdin.write(stdin)
+    process.stdin.close()
+    said = b""
+    with contextlib.suppress(OSError):  # EIO: nobody has it open any more
+        while data := os.read(controller, 65536):
+            said += data
+    os.close(controller)
+    return process.wait(60), said
+
+
+def test_a_terminal_gets_nothing_raw(tmp_path: Path, log: Path) -> None:
+    """Whatever is quoted: arguments, names of files and users, regexes, lines."""
+    (tmp_path / "good.conf").write_text(ITEM.replace("@", str(tmp_path)))
+    (tmp_path / "bad.conf").write_bytes(
+        b"[%s]\n%s\npath = %s\nregex = (%s\nuid = %s\nsize = %s\nupbound_action = '%s\n" % ((HOSTILE,) * 7)
+        + b"[b]\npath = /%s/%s\nupbound_action = eval $1 %s\n%s = 1\n" % (NAME, NAME, HOSTILE, HOSTILE)
+    )
+    (tmp_path / "bad.d").mkdir()
+    (tmp_path / "bad.d" / os.fsdecode(NAME[-250:] + b".conf")).write_bytes(HOSTILE)
+    argument = HOSTILE.replace(b"\0", b"")
+    for status, arguments in (
+        (1, [b"-t", b"bad.conf"]),
+        (1, [b"-c", b"bad.conf"]),
+        (1, [b"-t", argument]),
+        (1, [b"-c", argument]),
+        (1, [b"-t", b"good.conf", b"-u", argument, b"-g", argument, b"-w", argument]),
+        (1, [b"-c", b"good.conf", b"-w", argument]),
+        (1, [b"-c", b"good.conf", b"-l", argument]),
+        (1, [b"-c", b"good.conf", b"-d", b"-p", argument]),
+        (1, [b"-c", b"good.conf", b"-s", b"--exec-socket", argument, b"-l", b"/"]),
+        (1, [b"-T", b"(" + argument]),
+        (0, [b"-T", b"[^y]*"]),
+        (2, [argument]),
+        (2, [b"-t", b"x", b"-T", argument]),
+        (2, [b"--" + argument]),
+        (2, [b"-s\x9b" + argument]),
+    ):
+        found, said = on_terminal(tmp_path, *arguments, stdin=HOSTILE + b"\n")
+        assert (found, bool(said)) == (status, True), (arguments, said)
+        assert_clean(said)
+
+
 # lognot's own lines in a log that it watches.
 
 
@@ -256,7 +347,9 @@ def in_namespace(tmp_path: Path) -> list[str]:
 def test_syslog_where_there_is_no_journald(tmp_path: Path, form: str) -> None:
     watched = tmp_path / "messages"
     watched.touch()
-    lognot = Custom(tmp_path, "[SELF]\npath = @/messages\nregex = .*\nupbound_action = echo $0; false\n")
+    lognot = Custom(
+        tmp_path, "[SELF]\npath = @/messages\nregex = .*\nupbound_action = printf '%s\\n' $0; false\n"
+    )
     lognot.prefix = in_namespace(tmp_path)
     lognot.own_log_file = False
     lognot.own_log = watched  # where `wait_log` looks
@@ -272,8 +365,15 @@ def test_syslog_where_there_is_no_journald(tmp_path: Path, form: str) -> None:
             lognot.wait_log("action ended with exit status 1", number)
         fired = [line for line in lines_of(watched) if "fired (upbound)" in line]
         assert len(fired) == 3
+        append(watched, HOSTILE + b"\n")
+        wait_for(
+            lambda: watched.read_bytes().count(b"action ended with exit status 1") == 4, "the action's end"
+        )
         lognot.stop_only()
-        lognot.wait_log(re.escape(tag) + "stopped")
+        wait_for(lambda: f"{tag}stopped".encode() in watched.read_bytes(), "the end")
+        written = watched.read_bytes().replace(HOSTILE, b"")
+        assert b"[SELF] says: user \\x1b[31m" in written
+        assert_clean(written)
     finally:
         lognot.end()
         daemon.close()
@@ -372,6 +472,49 @@ def test_the_journal_gets_fields(
     assert int(failed["LOGNOT_DURATION_MS"]) >= 0
     [output] = of(entries, Event.ACTION_OUTPUT)
     assert output["MESSAGE"].startswith(b"[ITEM] says: say \\x1b[31m")
+
+
+@pytest.mark.root
+def test_the_journal_and_the_manager_get_nothing_raw(
+    journald: tuple[Custom, Callable[[], list[dict[str, bytes]]]], log: Path, tmp_path: Path
+) -> None:
+    """Whatever is quoted, besides lines: names of items and logs, problems of a config at a reload."""
+    lognot, read = journald
+    place = os.fsencode(tmp_path)
+    item = b"\n[\xc3\xa9\xe2\x80\x8b-]\npath = %s/%s\n[two]\npath = %s/log\n" % (place, NAME, place)
+    config = ITEM.replace("@", str(tmp_path)).encode() + b"[b]\nregex = %s\npath = %s/%s\n" % (
+        b"user [^\\n]*",
+        place,
+        NAME,
+    )
+    lognot.config_path.write_bytes(config)
+    (tmp_path / os.fsdecode(NAME)).touch()
+    lognot.start()
+    append(tmp_path / os.fsdecode(NAME), HOSTILE + b"\n")
+    append(log, HOSTILE + b"\n")
+    wait_for(lambda: of(read(), Event.ACTION_FAILED), "the action's end")
+    (tmp_path / os.fsdecode(NAME)).unlink()
+    wait_for(lambda: of(read(), Event.LOG_MISSING), "the missing log")
+
+    def said() -> list[bool]:
+        return [b"config not reloaded" in entry["MESSAGE"] for entry in read()]
+
+    for broken in (config + item, config + b"[%s]\n%s\nuid = %s\nsize = %s\n" % ((HOSTILE,) * 4)):
+        before = said().count(True)
+        lognot.config_path.write_bytes(broken)
+        lognot.signal(signal.SIGUSR1)
+        wait_for(lambda before=before: said().count(True) > before, "the refusal")
+    commands = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in (lognot.pid, *lognot.children())]
+    lognot.stop_only()
+    wait_for(lambda: of(read(), Event.STOPPED), "the last entry")
+    for entry in read():
+        for value in entry.values():
+            assert_clean(value)
+            assert b"\n" not in value
+    for command in commands:
+        assert_clean(command.rstrip(b"\0"))
+    assert any(line.startswith("STATUS=") for line in lognot.notifications)
+    assert_clean("\n".join(lognot.notifications).encode())
 
 
 @pytest.mark.root

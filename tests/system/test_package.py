@@ -209,6 +209,28 @@ def test_reload_of_a_broken_config_fails_and_changes_nothing(system: Installed) 
     system.wait_told("kept", "fired")
 
 
+def test_a_config_that_others_can_write_is_refused(system: Installed) -> None:
+    system.start(NUMBERED)
+    pid = system.main_pid()
+    refused = f"{CONFIG}: refused as root: '{CONFIG}' can be written by others; "
+
+    def refusals() -> int:
+        return sum(record["MESSAGE"].startswith(refused) for record in system.machine.journal("-u", "lognot"))
+
+    system.machine.out("chmod", "666", CONFIG)
+    status, _ = system.machine.run("systemctl", "reload", "lognot", check=False)
+    assert (status != 0, system.active(), system.main_pid()) == (True, True, pid)
+    system.machine.wait_for(lambda: refusals() == 1, "the reason in the journal")
+    system.machine.out("systemctl", "stop", "lognot")
+    status, _ = system.machine.run("systemctl", "start", "lognot", check=False)
+    assert (status != 0, system.active()) == (True, False)
+    system.machine.wait_for(lambda: refusals() >= 2, "the reason in the journal again")
+    system.machine.out("chmod", "644", CONFIG)
+    system.restart()
+    system.append("line 1")
+    system.wait_told("numbered", "1")
+
+
 # --- stop, start, restart ---
 
 

@@ -63,6 +63,7 @@ LAYERS: tuple[tuple[str, set[str]], ...] = (
             "sources",
             "state",
             "tail",
+            "trust",
             "watch",
         },
     ),

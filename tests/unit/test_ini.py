@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lognot.errors import Problem
-from lognot.ini import MAX_SYNTAX_PROBLEMS, RawOption, RawSection, Source, parse_ini
+from lognot.ini import MAX_ENTRIES, MAX_SYNTAX_PROBLEMS, RawOption, RawSection, Source, parse_ini
 from lognot.shown import SHOWN_CHARACTERS, shown
 
 
@@ -197,6 +197,23 @@ def test_a_file_that_is_no_config_ends_early() -> None:
     problems = problems_of(b"Nov 23 04:18:01 host sshd[1]: hello\n" * 5000)
     assert len(problems) == MAX_SYNTAX_PROBLEMS + 1
     assert problems[-1] == f"f:{MAX_SYNTAX_PROBLEMS}: too many errors; what follows was not looked at"
+
+
+def test_an_option_name_that_is_too_long_to_be_shown_is_none() -> None:
+    assert problems_of(b"[a]\n%s = 1\n" % (b"o" * 64)) == []
+    [problem] = problems_of(b"[a]\n%s = 1\n" % (b"o" * 2**20))
+    assert problem.startswith("f:2: [a] expected [section], option = value or a comment, got 'ooo")
+    assert len(problem) < 200
+
+
+@pytest.mark.parametrize("form", [b"[%d]\n", b"o%d=\n"])
+def test_more_sections_or_options_than_can_be_meant_end_it(form: bytes) -> None:
+    data = b"[a]\n" + b"".join(form % number for number in range(MAX_ENTRIES + 1000))
+    sections, problems = parse(data, b"[b]\n")
+    assert [(problem.source, problem.line, problem.text) for problem in problems] == [
+        ("f", MAX_ENTRIES + 1, "too many sections and options; what follows was not looked at")
+    ]
+    assert sum(1 + len(section.options) for section in sections) == MAX_ENTRIES + 1
 
 
 @example(b"[a]\nb=c\x85d\x1ee\x0b\x0c=\n")

@@ -150,6 +150,12 @@ def test_a_full_disk_does_not_stop_us(
     log.write(Event.STARTED, INFO, "nobody to tell")
 
 
+def test_the_name_of_a_file_is_not_printed_raw(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "own\x1b[31m.log").symlink_to("/dev/full")
+    Journal((FileSink(tmp_path / "own\x1b[31m.log"),)).write(Event.STARTED, INFO, "lost")
+    assert f"cannot write {tmp_path}/own\\x1b[31m.log: No space left" in capsys.readouterr().err
+
+
 def test_a_stream_that_nobody_reads_does_not_stop_us() -> None:
     reader, writer = os.pipe()
     os.close(reader)

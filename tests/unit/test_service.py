@@ -115,6 +115,20 @@ def test_a_symbolic_link_in_the_way_is_replaced_and_not_followed(path: Path) -> 
     assert path.read_text() == f"{os.getpid()}\n"
 
 
+@pytest.mark.parametrize("target", ["/proc/self/stat", "/dev/watchdog", "fifo", "lognot.pid"])
+def test_what_a_symbolic_link_leads_to_is_not_even_opened(path: Path, target: str) -> None:
+    os.mkfifo(path.with_name("fifo"))  # opening it would wait
+    path.symlink_to(target)
+    PidFile(path)
+    assert path.read_text() == f"{os.getpid()}\n"
+
+
+def test_a_fifo_in_the_way_is_not_waited_for(path: Path) -> None:
+    os.mkfifo(path)
+    PidFile(path)
+    assert path.read_text() == f"{os.getpid()}\n"
+
+
 def test_a_symbolic_link_where_the_new_one_is_made_is_not_followed(path: Path) -> None:
     victim = path.with_name("victim")
     victim.write_text("precious")

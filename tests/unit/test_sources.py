@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import socket
+import time
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -127,12 +130,12 @@ def test_a_dropin_without_the_right_to_read_it_is_named(
 ) -> None:
     (directory / "a.conf").write_bytes(b"")
 
-    def refuse(path: str, mode: str) -> object:
+    def refuse(path: str, flags: int) -> int:
         if path == str(main):
-            return Path(path).open(mode)
+            return os.open(path, flags)
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(sources, "open", refuse, raising=False)  # root may read everything
+    monkeypatch.setattr(sources, "_open", refuse)  # root may read everything
     assert problems_of(main) == [f"{directory}/a.conf: cannot read the config: Permission denied"]
 
 
@@ -151,6 +154,18 @@ def test_each_dropin_may_be_as_long_as_the_config_file(
     assert problems_of(main) == [f"{directory}/b.conf: is longer than 10 bytes"]
 
 
+def test_all_files_together_are_bounded(main: Path, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "MAX_BYTES", 10)
+    for name in ("a.conf", "b.conf", "c.conf"):
+        (directory / name).write_bytes(b"xxx")
+    assert [source.path for source in read_sources(str(main))[0]] == [
+        str(main),
+        f"{directory}/a.conf",
+        f"{directory}/b.conf",
+    ]
+    assert problems_of(main) == [f"{directory}/c.conf: all files together are longer than 10 bytes"]
+
+
 def test_the_number_of_dropins_is_bounded(main: Path, directory: Path) -> None:
     for number in range(sources.MAX_DROPINS):
         (directory / f"{number}.conf").touch()
@@ -160,3 +175,62 @@ def test_the_number_of_dropins_is_bounded(main: Path, directory: Path) -> None:
     (directory / "more.conf").touch()
     assert len(read_sources(str(main))[0]) == 1
     assert problems_of(main) == [f"{directory}: holds more than 1024 drop-ins"]
+
+
+# --- what would not end ---
+
+
+def test_a_fifo_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo.conf")
+    assert problems_of(tmp_path / "fifo.conf") == [
+        f"{tmp_path}/fifo.conf: is a FIFO; expected a regular file"
+    ]
+
+
+def test_a_dropin_that_becomes_a_fifo_when_it_was_looked_at_is_not_waited_for(
+    main: Path, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.mkfifo(directory / "a.conf")
+    monkeypatch.setattr(sources, "_is_dropin", lambda entry: True)
+    assert problems_of(main) == [f"{directory}/a.conf: is a FIFO; expected a regular file"]
+
+
+def test_a_pipe_that_was_passed_open_is_read_to_its_end() -> None:
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:  # slower than whoever reads
+        os.close(reader)
+        for _ in range(3):
+            time.sleep(0.02)
+            os.write(writer, b"; part\n")
+        os._exit(0)
+    os.close(writer)
+    found, problems = read_sources(f"/dev/fd/{reader}")
+    os.close(reader)
+    os.waitpid(pid, 0)
+    assert ([source.data for source in found], problems) == ([b"; part\n" * 3], ())
+
+
+@pytest.mark.parametrize("path", ["/dev/zero", "big.conf"])
+def test_what_is_too_long_is_not_read_to_its_end(tmp_path: Path, path: str) -> None:
+    with (tmp_path / "big.conf").open("wb") as file:
+        file.truncate(100 * 1024**3)
+    tracemalloc.start()
+    problems = problems_of(tmp_path / path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert problems == [f"{tmp_path / path}: is longer than {sources.MAX_FILE_BYTES} bytes"]
+    assert peak < 3 * sources.MAX_FILE_BYTES
+
+
+def test_a_socket_and_a_directory_are_named(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "socket"))
+    for name, reason in (("socket", "No such device or address"), (".", "Is a directory")):
+        assert problems_of(tmp_path / name) == [f"{tmp_path / name}: cannot read the config: {reason}"]
+
+
+def test_a_file_system_without_proc_is_enough(main: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package is configured in a place that has none."""
+    monkeypatch.setattr(os, "readlink", lambda path: pytest.fail(path))
+    assert read(main) == [("lognot.conf", b"main")]

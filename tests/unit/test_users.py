@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import pwd
+from dataclasses import replace
+from typing import Never
 
 import pytest
 
 from lognot.users import (
+    MAX_NAME_BYTES,
     SYSTEM_USERS,
     Account,
     AccountError,
@@ -120,3 +123,23 @@ def test_the_real_database_knows_root() -> None:
     assert (root.uid, root.gid, root.name) == (0, pwd.getpwnam("root").pw_gid, "root")
     assert resolve_account("0", None, default=default) == root
     assert root.gid in root.groups
+
+
+@pytest.mark.parametrize(
+    "name", ["u" * (MAX_NAME_BYTES + 1), "ü" * (MAX_NAME_BYTES // 2 + 1), "u" * 16 * 1024**2]
+)
+def test_a_name_that_nobody_can_have_is_not_looked_up(name: str) -> None:
+    """Whoever answers may not be made for it: nss-systemd ends the process that asks with megabytes."""
+
+    def refuse(name: str) -> Never:
+        pytest.fail("it was looked up")
+
+    users = replace(USERS, user_by_name=refuse, group_by_name=refuse)
+    for uid, gid in ((name, None), (None, name)):
+        with pytest.raises(AccountError, match="there is no"):
+            resolve_account(uid, gid, default=ROOT, users=users)
+
+
+def test_the_longest_name_is_looked_up() -> None:
+    name = "u" * MAX_NAME_BYTES
+    assert resolve_account(name, None, default=ROOT, users=database({name: (5, 5)}, {})).uid == 5

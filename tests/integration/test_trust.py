@@ -1,0 +1,89 @@
+"""Started as root: a config that others can change is refused, by every way to a config, with the reason."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from integration.harness import SOURCE, Service, append, lines_of, wait_for
+from integration.processes import runner
+
+pytestmark = pytest.mark.root
+
+ITEM = "[ITEM]\npath = @/log\nregex = user (.*)\nupbound_action = echo $1 >> @/out\n"
+WRONG = "can be written by others; expected that only root can change it (chmod go-w)"
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    (tmp_path / "log").touch()
+    return tmp_path / "log"
+
+
+def test_a_config_that_others_can_write_is_refused(tmp_path: Path, log: Path) -> None:
+    config = tmp_path / "lognot.conf"
+    config.write_text(ITEM.replace("@", str(tmp_path)))
+    config.chmod(0o666)
+    refused = f"{config}: refused as root: '{config}' {WRONG}\n".encode()
+    with runner(tmp_path, "env", "-i", f"PYTHONPATH={SOURCE}") as run:  # as cron and sudo start it
+        tried, started = run("-t", "lognot.conf"), run("-c", "lognot.conf")
+        assert (tried.returncode, tried.stdout) == (1, b"")
+        assert tried.stderr == refused.replace(f"{config}: ".encode(), b"lognot.conf: ", 1)
+        assert (started.returncode, started.stdout) == (1, b"")
+        assert started.stderr == refused + b"lognot: not started, the config has errors\n"
+        config.chmod(0o644)
+        assert run("-t", "lognot.conf").returncode == 0
+
+
+def test_a_reload_of_one_changes_nothing(service: Callable[..., Service], tmp_path: Path, log: Path) -> None:
+    (tmp_path / "lognot.d").mkdir()
+    lognot = service(ITEM + "upbound_freq = 1/300\n").start()
+    append(log, "user one\n")
+    lognot.wait_log("watching log")
+    for path in (tmp_path / "lognot.d", tmp_path, lognot.config_path):
+        mode = path.stat().st_mode & 0o7777
+        path.chmod(0o777)
+        lognot.reload()
+        lognot.wait_log(f"refused as root: '{path}' {WRONG}".replace("(", r"\(").replace(")", r"\)"))
+        path.chmod(mode)
+    assert lognot.log.count("config not reloaded, the old one stays in use") == 3
+    append(log, "user two\n")  # the count is kept
+    wait_for(lambda: lines_of(tmp_path / "out") == ["two"], "the action")
+    lognot.reload()
+    lognot.wait_log("config reloaded")
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        'cat lognot.conf | "$@" --test /dev/stdin',
+        '"$@" --test /dev/stdin <lognot.conf',
+        '"$@" --test <(cat lognot.conf)',
+    ],
+)
+def test_what_is_passed_open_is_the_choice_of_who_passes_it(tmp_path: Path, log: Path, script: str) -> None:
+    (tmp_path / "lognot.conf").write_text(ITEM.replace("@", str(tmp_path)))
+    (tmp_path / "lognot.conf").chmod(0o666)
+    with runner(tmp_path, "bash", "-c", script, "bash") as run:
+        done = run()
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert b": ok, 1 items" in done.stdout
+
+
+def test_the_log_file_is_not_led_elsewhere(tmp_path: Path, log: Path) -> None:
+    """Nor after a rotation, by whoever may write to its directory."""
+    bobs = tmp_path / "bobs"
+    bobs.mkdir()
+    os.chown(bobs, 12345, 12345)
+    victim = tmp_path / "victim"
+    victim.write_text("precious\n")
+    (bobs / "own.log").symlink_to(victim)
+    (tmp_path / "lognot.conf").write_text(ITEM.replace("@", str(tmp_path)))
+    with runner(tmp_path) as run:
+        done = run("-c", "lognot.conf", "-l", "bobs/own.log")
+    assert done.returncode == 1
+    assert b"lognot: not started: [Errno 40] leads over a symbolic link, though " in done.stderr
+    assert victim.read_text() == "precious\n"
