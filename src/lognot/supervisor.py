@@ -113,6 +113,7 @@ class Supervisor:
         self._actions_run = 0
         self._status_timer: Timer | None = None
         self._retry_timer: Timer | None = None
+        self._lost_timer: Timer | None = None
         self._config = config
         self._signals = SignalQueue((signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1))
 
@@ -127,6 +128,7 @@ class Supervisor:
         self._watchdog.start()
         while self._exit_status is None:
             self._loop.turn()
+            self._say_lost_later()
         self._journal.write(Event.STOPPED, INFO, "stopped")
         return self._exit_status
 
@@ -405,6 +407,16 @@ class Supervisor:
         for log_id in self._logs.limited():
             self._logs.look(log_id)
         self._retry_limited_later()
+
+    # Our own log.
+
+    def _say_lost_later(self) -> None:
+        if self._journal.lost and self._lost_timer is None:
+            self._lost_timer = self._loop.call_later(RETRY_LIMITED_S, self._say_lost)
+
+    def _say_lost(self) -> None:
+        self._lost_timer = None
+        self._journal.say_lost()
 
     # The service manager.
 

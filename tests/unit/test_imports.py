@@ -48,6 +48,7 @@ LAYERS: tuple[tuple[str, set[str]], ...] = (
             "loop",
             "opening",
             "options",
+            "outlet",
             "pattern",
             "pcre2",
             "prefilter",
@@ -193,7 +194,6 @@ def test_only_one_module_each_knows_a_foreign_package() -> None:
     owners = {
         "pyinotify.": "watch",
         "pcre.": "pattern",
-        "systemd.journal": "journal",
         "systemd.daemon": "service",
         "sdnotify.": "service",
     }

@@ -21,6 +21,8 @@ from lognot.watch import Watches, WatchLimitError
 class Records:
     """Our own log."""
 
+    name = "records"
+
     def __init__(self) -> None:
         self.events: list[Event] = []
 
