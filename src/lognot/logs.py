@@ -9,14 +9,14 @@ No content is read here. The monitor says "look again at log 3", and this module
 
 from __future__ import annotations
 
-import errno
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from lognot import watch
-from lognot.errors import OpenRefusedError
+from lognot.errors import LIMITS, OpenRefusedError, reason_of
 from lognot.journal import INFO, WARNING, Event, Journal
 from lognot.ledger import MAX_STREAMS, NOT_BEGUN, Ledger, Position
 from lognot.messages import MAX_WATCHES, LogLooked, LogOpened, Message, Start, StreamUnwritten, UseWatches
@@ -24,8 +24,6 @@ from lognot.opening import has_writer, open_log
 
 MAX_ROTATED = 8  # older files of one log that are kept while somebody may still write to them
 MAX_REMEMBERED = 16  # files of one log that were left and may come back, such as targets of a symlink
-
-_LIMITS = (errno.ENOSPC, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 Identity = tuple[int, int]  # device and inode
 Send = Callable[[Message, int], None]
@@ -52,7 +50,8 @@ class Log:
     path: str
     current: int = 0  # the stream that the path leads to; 0: none
     streams: dict[int, Stream] = field(default_factory=dict)  # oldest first
-    directory_wds: list[int] = field(default_factory=list)
+    directories: list[tuple[int, bytes]] = field(default_factory=list)  # watches, and names looked up there
+    first_seen: tuple[Identity, int] | None = None  # what was there first and could not be watched; bytes
     start: Start = Start.END  # for the next file found: what was there first begins at its end
     limited: bool = False  # a limit of the system was met, try again later
     trouble: str = ""  # why there is no current stream, as last said
@@ -80,7 +79,7 @@ class Logs:
             log = self._logs.pop(self._ids.pop(path))
             for stream in list(log.streams.values()):
                 self._close(log, stream)
-            self._release(log.directory_wds)
+            self._release(wd for wd, _ in log.directories)
         for path in sorted(wanted - self._ids.keys()):
             self._ids[path] = self._next_log_id
             self._logs[self._next_log_id] = Log(self._next_log_id, path)
@@ -104,11 +103,12 @@ class Logs:
         """
         if self._watches is not None:
             self._watches.close()
+            self._watches = None
         self._watches = watch.Watches()
         self._send = send
         send(UseWatches(), self._watches.fileno())
         for log in self._logs.values():
-            log.directory_wds = []
+            log.directories = []
             for stream in log.streams.values():
                 stream.wd = 0  # a watch of the last monitor
                 try:
@@ -134,25 +134,33 @@ class Logs:
         trouble, event = "", Event.LOG_REFUSED
         log.limited = False
         try:
+            for stream in log.streams.values():
+                if not stream.wd:  # a limit was in the way
+                    self._pass(log, stream)
             self._take(log, open_log(log.path, lambda directory, name: self._visit(directory, name, watches)))
         except OpenRefusedError as error:
             trouble = str(error)
         except OSError as error:
-            trouble = error.strerror or str(error)
-            log.limited = error.errno in _LIMITS
+            trouble = reason_of(error)
+            log.limited = error.errno in LIMITS
             if isinstance(error, (FileNotFoundError, NotADirectoryError)):
                 event = Event.LOG_MISSING
                 log.start = Start.BEGIN  # whatever appears is new
-        released, log.directory_wds = log.directory_wds, [wd for wd, _ in watches]
-        self._release(released)
-        if trouble:
-            log.current = 0
+        if log.limited:  # nothing is known of where the path leads now: go on with what there is
+            self._release(wd for wd, _ in watches)
+            self._note_first(log)
+        else:
+            self._release(wd for wd, _ in log.directories)
+            log.directories = watches
+            if trouble:
+                log.current = 0
         if trouble and trouble != log.trouble:
             verb = "is not there yet" if event is Event.LOG_MISSING else "cannot be watched"
-            text = f"log '{log.path}' {verb}, will be tried again when something changes: {trouble}"
+            when = "every few seconds" if log.limited else "when something changes"
+            text = f"log '{log.path}' {verb}, will be tried again {when}: {trouble}"
             self._journal.write(event, WARNING, text, path=log.path)
         log.trouble = trouble
-        self._send(LogLooked(log_id, log.current, tuple(watches)), -1)
+        self._send(LogLooked(log_id, log.current, tuple(log.directories)), -1)
 
     def limited(self) -> list[int]:
         """Give the logs that met a limit of the system, which says nothing when there is room again."""
@@ -182,6 +190,13 @@ class Logs:
         if stream_id == log.current:  # the path came to lead to it again just now
             log.current = 0
             self.look(log.log_id)
+
+    def _note_first(self, log: Log) -> None:
+        """Note where a log ends whose history is of no interest: what comes now is to be read later."""
+        if log.start is Start.END and log.first_seen is None:
+            with suppress(OSError):
+                status = os.stat(log.path)
+                log.first_seen = ((status.st_dev, status.st_ino), status.st_size)
 
     def _visit(self, directory: int, name: bytes, watches: list[tuple[int, bytes]]) -> None:
         assert self._watches is not None
@@ -216,7 +231,13 @@ class Logs:
             os.close(fd)
             raise OpenRefusedError(f"too many files are open; expected at most {MAX_STREAMS}")
         slot = self._free_slots.pop()
-        stream = Stream(self._next_stream_id, fd, identity, slot, log.start, status.st_size)
+        size = status.st_size
+        if log.first_seen is not None and log.start is Start.END:
+            if log.first_seen[0] == identity:
+                size = min(size, log.first_seen[1])
+            else:  # it was rotated before it could be watched: this one is new
+                log.start = Start.BEGIN
+        stream = Stream(self._next_stream_id, fd, identity, slot, log.start, size)
         self._next_stream_id += 1
         position = Position(stream.stream_id, NOT_BEGUN)
         known = log.remembered.pop(identity, None)
@@ -231,6 +252,7 @@ class Logs:
             raise
         log.current = stream.stream_id
         log.start = Start.BEGIN
+        log.first_seen = None
         if len(log.streams) > 1:
             self._journal.write(Event.LOG_ROTATED, INFO, f"log '{log.path}' was rotated", path=log.path)
         else:
@@ -241,13 +263,18 @@ class Logs:
     def _pass(self, log: Log, stream: Stream) -> None:
         """Watch a stream for the monitor that runs, and give it the descriptor."""
         assert self._watches is not None
-        stream.wd = self._watches.add(stream.fd, watch.FILE_MASK)
+        wd = self._watches.add(stream.fd, watch.FILE_MASK)
         start = stream.start
         known = self._ledger.position(stream.slot)
         if known.stream_id == stream.stream_id and known.offset != NOT_BEGUN:
             start = Start.COMMITTED
-        message = LogOpened(log.log_id, stream.stream_id, stream.slot, stream.wd, start, stream.size)
-        self._send(message, stream.fd)
+        try:
+            message = LogOpened(log.log_id, stream.stream_id, stream.slot, wd, start, stream.size)
+            self._send(message, stream.fd)
+        except OSError:
+            self._release([wd])
+            raise
+        stream.wd = wd
 
     def _find(self, stream_id: int) -> tuple[Log, Stream] | None:
         for log in self._logs.values():

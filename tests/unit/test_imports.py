@@ -46,6 +46,7 @@ LAYERS: tuple[tuple[str, set[str]], ...] = (
         {"action", "channel", "frequency", "ini", "items", "journal", "ledger", "lint", "literals"}
         | {
             "loop",
+            "mounts",
             "opening",
             "options",
             "outlet",
@@ -75,7 +76,7 @@ ENGINES = {"pattern", "pcre2", "scan", "rule"}  # what knows a regex engine
 PURE = {
     "action": set(),
     "catalogue": set(),
-    "errors": set(),
+    "errors": {"errno"},
     "frequency": {"hashlib", "_blake2"},
     "ini": set(),
     "lint": set(),
