@@ -4,7 +4,8 @@ Only the supervisor writes it (and the command line before there is one). Everyt
 log, a path or a peer is escaped on its way in, so neither a terminal nor the journal ever gets a raw control
 character, and one event is one line.
 
-Writing never waits (outlet.py). What could not be written is counted, and said as soon as something can be.
+Writing waits for nobody who stands still (outlet.py). What could not be written is counted, and said as soon
+as something can be.
 
 Every kind of event has a MESSAGE_ID of its own, fixed for ever (systemd.journal-fields(7)).
 """

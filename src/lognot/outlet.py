@@ -1,7 +1,11 @@
-"""Write to somebody who may not take it now, and never wait for him: what our own log is written with.
+"""Write to somebody who may not take it now, and hardly wait for him: what our own log is written with.
 
 A pager that stands still, a stopped journald or a full disk must not stop the service. Whoever writes here
 gets an OSError instead, and can go on. No line is cut in its middle: what was begun is finished first.
+
+Somebody who only is not as quick as we are, as with the ten packets that wait in a Unix socket at most where
+net.unix.max_dgram_qlen is not raised, gets a moment for each line. It is once in vain, and then not tried
+again until something was taken.
 """
 
 from __future__ import annotations
@@ -12,6 +16,33 @@ import os
 import select
 import socket
 import stat
+from collections.abc import Callable
+
+PATIENCE_S = 0.1  # many times what a daemon needs that runs
+
+
+class _Patience:
+    """Gives whoever does not take something now a moment, as long as that helps."""
+
+    def __init__(self) -> None:
+        self._helps = True
+
+    def put(self, put: Callable[[bytes], int], data: bytes, wait: Callable[[float], object]) -> int:
+        """Call `put`, and once more after `wait` where it would have to wait.
+
+        Raises:
+            OSError: as `put` does.
+        """
+        try:
+            done = put(data)
+        except BlockingIOError:
+            if not self._helps:
+                raise
+            self._helps = False
+            wait(PATIENCE_S)
+            done = put(data)
+        self._helps = True
+        return done
 
 
 class Lines:
@@ -32,6 +63,7 @@ class Lines:
         self._reopened = -1
         self._socket: socket.socket | None = None
         self._asks = False
+        self._patience = _Patience()
         self._line = self._rest = begun
         if stat.S_ISSOCK(mode):
             self._socket = socket.socket(fileno=os.dup(fd))
@@ -62,12 +94,16 @@ class Lines:
                 self._rest = self._rest[self._put(self._rest) :]
 
     def _put(self, data: bytes) -> int:
+        return self._patience.put(self._put_now, data, self._wait)
+
+    def _wait(self, seconds: float) -> bool:
+        return _wait_writable(self._fd, seconds)
+
+    def _put_now(self, data: bytes) -> int:
         if self._socket is not None:
             return self._socket.send(data, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
         if self._asks:
-            poll = select.poll()
-            poll.register(self._fd, select.POLLOUT)
-            if not poll.poll(0):
+            if not self._wait(0):
                 raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
             data = data[: select.PIPE_BUF]
         return os.write(self._fd, data)
@@ -94,6 +130,7 @@ class Datagrams:
         self._path = path
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
+        self._patience = _Patience()
 
     def send(self, data: bytes) -> None:
         """Send a packet.
@@ -101,8 +138,23 @@ class Datagrams:
         Raises:
             OSError: nobody is there, or does not keep up (BlockingIOError).
         """
-        self._socket.sendto(data, self._path)
+        self._patience.put(self._send_now, data, self._wait)
+
+    def _send_now(self, data: bytes) -> int:
+        return self._socket.sendto(data, self._path)
+
+    def _wait(self, seconds: float) -> None:
+        # Only a connected socket can be asked whether its peer has room.
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as asking:
+            asking.connect(self._path)
+            _wait_writable(asking.fileno(), seconds)
 
     def close(self) -> None:
         """Close our socket."""
         self._socket.close()
+
+
+def _wait_writable(fd: int, seconds: float) -> bool:
+    poll = select.poll()
+    poll.register(fd, select.POLLOUT)
+    return bool(poll.poll(seconds * 1000))

@@ -9,6 +9,7 @@ import os
 import re
 import socket
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -267,6 +268,27 @@ def test_a_receiver_that_stands_still_stops_nothing(receiver: socket.socket, kin
         said = another.recv(65536)
         assert b"2 messages could not be written: No such file or directory" in said
         assert b"heard" in another.recv(65536)
+    assert not log.lost
+
+
+@pytest.mark.parametrize("kind", [JournaldSink, SyslogSink])
+def test_a_receiver_that_is_slower_than_we_are_loses_nothing(receiver: socket.socket, kind: type) -> None:
+    """Few packets wait in its socket; it takes them while we write."""
+    receiver.settimeout(20)
+    heard: list[bytes] = []
+    number = 1000
+
+    def hear() -> None:
+        while len(heard) < number:
+            heard.append(receiver.recv(65536))
+
+    thread = threading.Thread(target=hear)
+    thread.start()
+    log = Journal((kind(),))
+    for count in range(number):
+        log.write(Event.READY, INFO, f"number {count}.")
+    thread.join(20)
+    assert all(f"number {count}.".encode() in packet for count, packet in enumerate(heard))
     assert not log.lost
 
 
