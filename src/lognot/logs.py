@@ -146,9 +146,13 @@ class Logs:
             if isinstance(error, (FileNotFoundError, NotADirectoryError)):
                 event = Event.LOG_MISSING
                 log.start = Start.BEGIN  # whatever appears is new
-        if log.limited:  # nothing is known of where the path leads now: go on with what there is
+        if log.limited:  # the path cannot be walked: go on with what there is
             self._release(wd for wd, _ in watches)
             self._note_first(log)
+            if not self._leads_to_current(
+                log
+            ):  # it was rotated away, and frees what it takes when it was read
+                log.current = 0
         else:
             self._release(wd for wd, _ in log.directories)
             log.directories = watches
@@ -197,6 +201,14 @@ class Logs:
             with suppress(OSError):
                 status = os.stat(log.path)
                 log.first_seen = ((status.st_dev, status.st_ino), status.st_size)
+
+    def _leads_to_current(self, log: Log) -> bool:
+        """Say whether a log's path leads to the file that it led to; asked by name, which takes nothing."""
+        stream = log.streams.get(log.current)
+        with suppress(OSError):
+            status = os.stat(log.path)
+            return stream is not None and stream.identity == (status.st_dev, status.st_ino)
+        return False
 
     def _visit(self, directory: int, name: bytes, watches: list[tuple[int, bytes]]) -> None:
         assert self._watches is not None

@@ -41,7 +41,7 @@ from lognot.watchdog import Watchdog
 STOP_GRACE_S = 10.0  # actions that run may finish; systemd's own patience is longer (TimeoutStopSec)
 STOP_MONITOR_S = 3.0  # the monitor only has to finish a block
 KILL_AFTER_S = 8.0  # beyond the grace: an executor needs 5 s to end actions that ignore SIGTERM
-RETRY_LIMITED_S = 10.0  # a limit of the system was met; nothing tells when there is room again
+RETRY_LIMITED_S = 5.0  # a limit of the system was met; nothing tells when there is room again
 EXECUTORS_S = 3.0  # readiness waits so long for them; they come up later too, and their actions wait
 MOUNTS_S = 0.5  # a change of the mounts mostly comes with others: containers, or a restart of autofs
 STATUS_INTERVAL_S = 1.0  # `systemctl status` need not change more often
@@ -294,6 +294,9 @@ class Supervisor:
                 self._logs.unwritten(stream_id)
             case m.StreamDropped(stream_id):
                 self._logs.dropped(stream_id)
+                if self._retry_timer:  # what it took is free
+                    self._retry_timer.cancel()
+                    self._retry_limited()
             case m.ItemFired():
                 report.item_fired(self._journal, self._catalogue.item(message.item_id), message)
                 self._status_later()
