@@ -84,6 +84,8 @@ class Keeper:
             self.runs_as(child.pid)
             self._loop.watch(child.pidfd, self._bury)
         self._on_start()
+        if self._unprovided is None:
+            self._trouble = ""
 
     def _start_later(self, error: OSError) -> None:
         delay_s = max(self._backoff.delay_s(time.monotonic_ns()), LEAST_DELAY_S)
@@ -109,7 +111,6 @@ class Keeper:
         """It has shown that it works: its next death is no failure to start."""
         self._attempts = ATTEMPTS_AGAIN
         self._deaths_at_boot = 0
-        self._trouble = ""
 
     def send(self, message: Message, fd: int = -1) -> None:
         """Send it something; nothing happens while it does not run, since the next one is told everything."""

@@ -75,16 +75,17 @@ def test_the_supervisor_has_no_descriptor_left(service: Make, tmp_path: Path) ->
     append(logs[1], "history\n")
     append(logs[0], "".join(f"line {number}\n" for number in range(100)))
     limits = leave_no_descriptor(lognot.pid)
-    logs[0].rename(tmp_path / "old.1")
-    append(logs[0], "".join(f"line {number}\n" for number in range(100, 150)))
-    lognot.wait_log(f"log '{logs[0]}' cannot be watched, .*: {OPEN_FILES}")
-    append(tmp_path / "old.1", "".join(f"line {number}\n" for number in range(150, 200)))
-    lognot.reload(old + new)  # refused: the config cannot be read either
-    lognot.wait_log(r"config not reloaded, the old one stays in use")
-    give_back(lognot.pid, limits)
-    lognot.reload()
-    wait_has_open(lognot.pid, logs[0])
-    wait_has_open(lognot.pid, logs[1])
+    with logs[0].open("ab", buffering=0) as late:
+        logs[0].rename(tmp_path / "old.1")
+        append(logs[0], "".join(f"line {number}\n" for number in range(100, 150)))
+        lognot.wait_log(f"log '{logs[0]}' cannot be watched, .*: {OPEN_FILES}")
+        late.write(b"".join(b"line %d\n" % number for number in range(150, 200)))
+        lognot.reload(old + new)  # refused: the config cannot be read either
+        lognot.wait_log(r"config not reloaded, the old one stays in use")
+        give_back(lognot.pid, limits)
+        lognot.reload()
+        wait_has_open(lognot.pid, logs[0])
+        wait_has_open(lognot.pid, logs[1])
     append(logs[0], "".join(f"line {number}\n" for number in range(200, lines)))
     append(logs[1], "".join(f"line {number}\n" for number in range(lines)))
     lognot.wait_log(r"\[ALL-\w+\] fired", 2)
@@ -212,8 +213,8 @@ def test_an_executor_has_no_descriptor_left(service: Make, tmp_path: Path) -> No
     assert lognot.role("executor") == executor
     monitor = lognot.role("monitor")
     give_back(executor, (0, 0))  # not even where the last monitor's connection was
-    append(log, "".join(f"line {value}\n" for value in range(41, 50)))
     os.kill(monitor, signal.SIGKILL)
+    append(log, "".join(f"line {value}\n" for value in range(41, 50)))
     lognot.wait_log(r"executor of \w+ ended \(it met its limit of open files")
     append(log, "".join(f"line {value}\n" for value in range(50, lines)))
     wait_for(lambda: len(lines_of(out)) >= lines, "all actions")
@@ -248,9 +249,10 @@ def test_no_watch_can_be_had(custom: MakeCustom, tmp_path: Path) -> None:
     lognot.wait_log(f"watching log '{second}'")  # nobody tells: it is tried every 5 seconds
     assert cpu_ticks(lognot.pid) - begun < TICKS_PER_S
     for log in (first, second):
-        log.rename(log.with_suffix(".1"))
-        append(log, "".join(f"line {number}\n" for number in range(100, 200)))
-        append(log.with_suffix(".1"), "".join(f"line {number}\n" for number in range(200, 250)))
+        with log.open("ab", buffering=0) as late:
+            log.rename(log.with_suffix(".1"))
+            append(log, "".join(f"line {number}\n" for number in range(100, 200)))
+            late.write(b"".join(b"line %d\n" % number for number in range(200, 250)))
     for log in (first, second):
         append(log, "".join(f"line {number}\n" for number in range(250, lines)))
     lognot.wait_log(r"\[ALL-\w+\] fired", 2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from integration import accounts
 from integration.environment.namespaces import in_mounts, inside, own_mounts
 from integration.harness import append, wait_for
 from integration.processes import Custom, descriptors, runner
-from integration.writer import assert_each_line_once, counting_items, wait_has_open
+from integration.writer import assert_each_line_once, counting_items, held, wait_has_open
 
 Make = Callable[..., Custom]
 
@@ -80,6 +81,7 @@ def test_a_file_system_that_is_read_only_for_a_while(custom: Make, tmp_path: Pat
     lognot = custom(counting_items(str(log), 300), prefix=own_mounts(f"{mount} && touch {log}")).start()
     pid = lognot.pid
     for number in range(3):
+        wait_has_open(lognot.role("monitor"), inside(pid, log))
         append(inside(pid, log), numbers(number * 100, number * 100 + 100))
         in_mounts(pid, "mount", "-o", "remount,ro", str(place))
         with pytest.raises(OSError, match="Read-only"):
@@ -152,9 +154,10 @@ def test_a_lower_log_that_is_renamed_before_it_is_written(custom: Make, tmp_path
     mount = OVERLAY.format(d=tmp_path, options="")
     lognot = custom(counting_items(str(log), 200), prefix=own_mounts(mount)).start()
     here = inside(lognot.pid, log)
-    with here.open("rb"):
-        here.rename(here.with_suffix(".1"))
-    with here.with_suffix(".1").open("ab", buffering=0) as late:
+    with ExitStack() as stack:
+        with held(lognot.role("monitor")):  # else the old file could be let go before anybody writes to it
+            here.rename(here.with_suffix(".1"))
+            late = stack.enter_context(here.with_suffix(".1").open("ab", buffering=0))
         late.write(numbers(0, 50).encode())
         append(here, numbers(50, 150))
         late.write(numbers(150, 200).encode())
@@ -171,13 +174,14 @@ def test_a_log_that_is_bind_mounted(custom: Make, tmp_path: Path) -> None:
     lognot = custom(
         counting_items(str(log), 300), prefix=own_mounts(f"mount --bind {files[0]} {log}")
     ).start()
-    append(files[0], numbers(0, 100))
-    append(inside(lognot.pid, log), numbers(100, 150))
-    in_mounts(lognot.pid, "mount", "--bind", str(files[1]), str(log))
-    append(files[1], numbers(150, 200))
-    append(files[0], numbers(200, 250))
-    lognot.wait_log("was rotated")
-    append(files[1], numbers(250, 300))
+    with files[0].open("ab", buffering=0) as late:
+        late.write(numbers(0, 100).encode())
+        append(inside(lognot.pid, log), numbers(100, 150))
+        in_mounts(lognot.pid, "mount", "--bind", str(files[1]), str(log))
+        append(files[1], numbers(150, 200))
+        lognot.wait_log("was rotated")
+        late.write(numbers(200, 250).encode())
+        append(files[1], numbers(250, 300))
     assert_each_line_once(lognot)
     accounts.fault("another file mounted on a log", times=1, written=300, seen=300)
 
