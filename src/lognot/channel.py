@@ -17,7 +17,7 @@ import struct
 import time
 from collections import deque
 
-from lognot.errors import LognotError, ProtocolError
+from lognot.errors import LognotError, NoDescriptorError, ProtocolError
 from lognot.messages import MAX_LINE_BYTES, Message, decode, encode
 
 PACKET_BYTES = 64 * 1024  # fits net.core.wmem_default (208 KiB) thrice, so a packet never meets EMSGSIZE
@@ -89,6 +89,7 @@ class Channel:
             ChannelClosed: the peer is gone.
             ChannelStuck: more than MAX_PENDING_BYTES wait for it.
             ProtocolError: the message does not fit its own limits.
+            OSError: a limit of descriptors is met (dup(2); unix(7), ETOOMANYREFS): nothing was sent.
         """
         data = encode(message)
         pieces = [data[at : at + PACKET_BYTES] for at in range(0, len(data), PACKET_BYTES)]
@@ -235,5 +236,5 @@ def _take_fd(ancillary: list[tuple[int, int, bytes]], *, broken: bool) -> int:
     if broken or len(fds) > 1:
         for fd in fds:
             os.close(fd)
-        raise ProtocolError("packet or its descriptors do not fit (is the descriptor limit reached?)")
+        raise NoDescriptorError("packet or its descriptors do not fit (is the descriptor limit reached?)")
     return fds[0] if fds else -1

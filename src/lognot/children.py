@@ -9,6 +9,7 @@ random state are reset. The supervisor's memory holds no secret and no log conte
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import signal
@@ -19,7 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from lognot.channel import Channel, socket_pair
-from lognot.errors import LognotError
+from lognot.errors import NO_DESCRIPTOR_STATUS, RAISE, LognotError
 from lognot.messages import MAX_QUOTE_BYTES, UNKNOWN_STATUS, Message, Note, Notice
 from lognot.privileges import become, forbid_tracing, set_process_title
 from lognot.service import forget_signals
@@ -64,7 +65,10 @@ def how_it_ended(wait_status: int) -> str:
             return f"killed by {signal.Signals(number).name}"
         except ValueError:
             return f"killed by signal {number}"
-    return f"exit status {os.waitstatus_to_exitcode(wait_status)}"
+    status = os.waitstatus_to_exitcode(wait_status)
+    if status == NO_DESCRIPTOR_STATUS:
+        return f"it met its limit of open files: {RAISE[errno.EMFILE]}"
+    return f"exit status {status}"
 
 
 def start_child(

@@ -5,10 +5,21 @@ Concepts raise these; the roles catch them, decide and log once.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+# Limits of the system that are met for now; nothing tells when there is room again.
+LIMITS = frozenset((errno.ENOSPC, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ETOOMANYREFS))
+# And what to raise.
+RAISE = {
+    errno.EMFILE: "raise LimitNOFILE= of the service, or ulimit -n",
+    errno.ENFILE: "raise the sysctl fs.file-max",
+    errno.ETOOMANYREFS: "raise LimitNOFILE= of the service, or ulimit -n",
+}
 COMMAND_LINE = "command line"  # the source of problems with options of the command line
+
+NO_DESCRIPTOR_STATUS = 9  # a role ends with it that could not take a descriptor: too much would go on without
 
 
 class LognotError(Exception):
@@ -71,6 +82,10 @@ class ProtocolError(LognotError):
     """A peer sent what no honest peer sends. The peer is ended and started again."""
 
 
+class NoDescriptorError(ProtocolError):
+    """A descriptor came that did not fit: our own limit is reached, or a dishonest peer sent too many."""
+
+
 class OpenRefusedError(LognotError):
     """A log that must not be opened: opening it could make root read another file."""
 
@@ -81,3 +96,10 @@ class StateError(LognotError):
 
 class PrivilegeError(LognotError):
     """Privileges could not be dropped, or could be regained afterwards."""
+
+
+def reason_of(error: OSError) -> str:
+    """Say why a call failed, and which limit is to be raised where one was met."""
+    reason = error.strerror or str(error)
+    advice = RAISE.get(error.errno or 0)
+    return f"{reason}: {advice}" if advice else reason

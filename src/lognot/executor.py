@@ -24,7 +24,7 @@ from lognot import messages as m
 from lognot.action import Template, environment, parse_template, plain_template
 from lognot.channel import MAX_MESSAGE_BYTES, Channel
 from lognot.dispatch import MAX_WAITING, MAX_WAITING_BYTES, Occasion, occasion, waiting_bytes
-from lognot.errors import LognotError, ProtocolError
+from lognot.errors import NO_DESCRIPTOR_STATUS, LognotError, NoDescriptorError, ProtocolError, reason_of
 from lognot.loop import Loop, Timer
 from lognot.messages import MAX_QUOTE_BYTES, Kind, Notice
 from lognot.notes import Notes
@@ -118,7 +118,7 @@ class Executor:
 
     def run(self) -> None:
         """Turn until told to stop and nothing is left to do."""
-        self._loop.attach(self._channel, self._on_message, lambda error: self._leave())
+        self._loop.attach(self._channel, self._on_message, self._leave)
         while not self._stopping or self._running or self._queue:
             self._loop.turn()
         self._notes.flush()
@@ -177,8 +177,13 @@ class Executor:
             self._templates[item_id, kind] = known
         return known
 
-    def _leave(self) -> None:
-        """The supervisor is gone: nobody minds our actions any more, so they are told to end, as we do."""
+    def _leave(self, error: LognotError) -> None:
+        """The supervisor is gone: nobody minds our actions any more, so they are told to end, as we do.
+
+        Where it only sent what did not fit, the next executor minds them.
+        """
+        if isinstance(error, NoDescriptorError):
+            os._exit(NO_DESCRIPTOR_STATUS)
         for action in self._running.values():
             signal_group(action.pid, signal.SIGTERM)
         os._exit(1)
@@ -286,7 +291,7 @@ class Executor:
             self._say(m.ActionStarting(*which))
             pid, action.output = start_shell(template.shell_text, variables, self._mark)
         except OSError as error:
-            reason = (error.strerror or "").encode()
+            reason = reason_of(error).encode()
             if error.errno not in PASSING_ERRORS:  # such as E2BIG; it would hold up all the others for ever
                 self._notes.say(
                     Notice.ACTIONS_DROPPED, action.item_id, 1, b"the shell cannot start: " + reason

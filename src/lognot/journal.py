@@ -4,6 +4,9 @@ Only the supervisor writes it (and the command line before there is one). Everyt
 log, a path or a peer is escaped on its way in, so neither a terminal nor the journal ever gets a raw control
 character, and one event is one line.
 
+Writing waits for nobody who stands still (outlet.py). What could not be written is counted, and said as soon
+as something can be.
+
 Every kind of event has a MESSAGE_ID of its own, fixed for ever (systemd.journal-fields(7)).
 """
 
@@ -11,14 +14,17 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import errno
 import os
 import re
 import socket
 import sys
 import syslog
+import time
 from enum import Enum
 from typing import Protocol, TextIO
 
+from lognot.outlet import Datagrams, Lines
 from lognot.shown import printable
 from lognot.trust import open_to_append
 
@@ -72,52 +78,95 @@ class Event(Enum):
     ROLE_EXPELLED = "2a7c4e9b8d1f4650b3e8f9a0c6d5b471"
     PRIVILEGES = "9d4b6f1e3c2a4d7fb5a8e0c97f6d3b12"
     SELF_ERROR = "e8c1d7a65b3f4920a4f7c2b9d0e6f583"
+    MESSAGES_LOST = "7be04a5f9c1d4f0c8d2b6e3a914f5c07"
 
 
 class Sink(Protocol):
     """Somewhere that log records go."""
 
+    name: str  # for the sentence that it cannot be written
+
     def write(self, event: Event, priority: int, message: str, fields: dict[str, str]) -> None:
-        """Write one record; `fields` have their LOGNOT_ names already."""
+        """Write one record; `fields` have their LOGNOT_ names already.
+
+        Raises:
+            OSError: it was not written.
+        """
 
     def reopen(self) -> None:
         """Begin a new file, where there is one."""
 
 
 class JournaldSink:
-    """Native protocol of journald, with fields."""
+    """Native protocol of journald, with fields (systemd.io/JOURNAL_NATIVE_PROTOCOL).
+
+    sd_journal_send(3) would wait for a journald that is stopped or slow, and we with it.
+
+    Raises:
+        OSError: no socket can be had.
+    """
+
+    name = "the journal"
 
     def __init__(self) -> None:
-        from systemd import journal  # only where it is used: it costs 1 MB
-
-        self._send = journal.sendv  # journal.send would add where in our source it was called
+        self._datagrams = Datagrams(JOURNAL_SOCKET)
 
     def write(self, event: Event, priority: int, message: str, fields: dict[str, str]) -> None:
-        """Send it with its MESSAGE_ID and fields; while there is no journald, nobody hears it."""
-        with contextlib.suppress(OSError):
-            self._send(
-                f"MESSAGE={message}",
-                f"MESSAGE_ID={event.value}",
-                f"PRIORITY={priority}",
-                f"SYSLOG_IDENTIFIER={IDENTIFIER}",
-                f"SYSLOG_FACILITY={syslog.LOG_DAEMON >> 3}",
-                f"SYSLOG_PID={os.getpid()}",  # the line is recognised when journald hands it to syslog
-                *(f"{name}={value}" for name, value in fields.items()),
-            )
+        """Send it with its MESSAGE_ID and fields; no value has a newline."""
+        entry = {
+            "MESSAGE": message,
+            "MESSAGE_ID": event.value,
+            "PRIORITY": priority,
+            "SYSLOG_IDENTIFIER": IDENTIFIER,
+            "SYSLOG_FACILITY": syslog.LOG_DAEMON >> 3,
+            "SYSLOG_PID": os.getpid(),  # the line is recognised when journald hands it to syslog
+            **fields,
+        }
+        self._datagrams.send("".join(f"{name}={value}\n" for name, value in entry.items()).encode())
 
     def reopen(self) -> None:
         """Nothing to reopen."""
 
 
 class SyslogSink:
-    """syslog(3)."""
+    """The socket of syslog, written as syslog(3) does, which would wait for a daemon that is stopped.
+
+    Raises:
+        OSError: no socket can be had.
+    """
+
+    name = "syslog"
 
     def __init__(self) -> None:
-        syslog.openlog(IDENTIFIER, syslog.LOG_PID, syslog.LOG_DAEMON)
+        self._datagrams = Datagrams(SYSLOG_SOCKET)
+        self._stream: socket.socket | None = None
+        self._lines: Lines | None = None
 
     def write(self, event: Event, priority: int, message: str, fields: dict[str, str]) -> None:
         """Send the sentence; syslog knows no fields."""
-        syslog.syslog(priority, message)
+        header = f"<{syslog.LOG_DAEMON | priority}>{time.strftime('%b %e %H:%M:%S')}"
+        record = f"{header} {IDENTIFIER}[{os.getpid()}]: {message}".encode()
+        try:
+            self._datagrams.send(record)
+        except OSError as error:
+            if error.errno != errno.EPROTOTYPE:
+                raise
+            self._send_stream(record + b"\0")  # as syslog(3) ends records where the socket is a stream
+
+    def _send_stream(self, record: bytes) -> None:
+        if self._stream is None or self._lines is None:
+            self._stream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            self._stream.setblocking(False)
+            self._stream.connect(SYSLOG_SOCKET)
+            self._lines = Lines(self._stream.fileno())
+        try:
+            self._lines.write(record)
+        except BlockingIOError:
+            raise
+        except OSError:  # the daemon was restarted: the next record goes to the new one
+            self._lines.close()
+            self._lines = self._stream = None
+            raise
 
     def reopen(self) -> None:
         """Nothing to reopen."""
@@ -126,30 +175,25 @@ class SyslogSink:
 class StreamSink:
     """Standard output or standard error, a line a record, in the form that syslog files have."""
 
+    name = "the terminal or pipe"
+
     def __init__(self, stream: TextIO | None) -> None:
-        self._stream = stream  # None: it was closed when we were started
+        self._encoding = stream.encoding if stream else ""
+        self._lines = Lines(stream.fileno()) if stream else None  # None: it was closed when we were started
 
     def write(self, event: Event, priority: int, message: str, fields: dict[str, str]) -> None:
         """Write a line, unless nobody reads any more."""
-        if self._stream is None:
+        if self._lines is None:
             return
+        line = f"{line_of(priority, message)}\n"
         try:
-            self._stream.write(f"{line_of(priority, message)}\n")
-            self._stream.flush()
-        except (OSError, ValueError):  # whoever read it is gone; the service goes on
-            _silence(self._stream)
-            self._stream = None
+            self._lines.write(line.encode(self._encoding, "backslashreplace"))
+        except BrokenPipeError:  # whoever read it is gone, and nobody else can come; the service goes on
+            self._lines.close()
+            self._lines = None
 
     def reopen(self) -> None:
         """Nothing to reopen."""
-
-
-def _silence(stream: TextIO) -> None:
-    """Lead a broken stream nowhere: the interpreter flushes it at its end, and would exit with status 120."""
-    with contextlib.suppress(OSError, ValueError):
-        null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
-        os.dup2(null, stream.fileno())
-        os.close(null)
 
 
 class FileSink:
@@ -160,27 +204,70 @@ class FileSink:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._path = path
+        self.name = os.fspath(path)
         self._fd = self._open()
+        self._lines = Lines(self._fd)
 
     def _open(self) -> int:
-        return open_to_append(os.fspath(self._path), 0o640)
+        return open_to_append(self.name, 0o640)
 
     def write(self, event: Event, priority: int, message: str, fields: dict[str, str]) -> None:
         """Append a line."""
-        data = f"{line_of(priority, message)}\n".encode()
-        try:
-            os.write(self._fd, data)
-        except OSError as error:  # the disk is full: watching goes on, and somebody may read this
-            with contextlib.suppress(OSError, ValueError):
-                text = printable(f"{IDENTIFIER}: cannot write {os.fspath(self._path)}: {error.strerror}")
-                print(text, file=sys.stderr)
+        self._lines.write(f"{line_of(priority, message)}\n".encode())
 
     def reopen(self) -> None:
         """Open the path anew, then close the old file."""
         fd = self._open()
+        lines = Lines(fd, self._lines.begun)
+        self._lines.close()
         os.close(self._fd)
-        self._fd = fd
+        self._fd, self._lines = fd, lines
+
+
+class _Outlet:
+    """One sink, and what it could not take."""
+
+    def __init__(self, sink: Sink) -> None:
+        self.sink = sink
+        self.lost = 0
+        self._reason = ""
+
+    def write(self, event: Event, priority: int, message: str, fields: dict[str, str]) -> None:
+        try:
+            self.say_lost()
+            self.sink.write(event, priority, message, fields)
+        except OSError as error:
+            self._reason = _reason(error)
+            if not self.lost:
+                _tell_stderr(f"cannot write {self.sink.name}: {self._reason}")
+            self.lost += 1
+
+    def say_lost(self) -> None:
+        """Say what could not be written, if there is anything to say.
+
+        Raises:
+            OSError: it still cannot be written.
+        """
+        if self.lost:
+            text = f"{self.lost} messages could not be written: {self._reason}"
+            self.sink.write(Event.MESSAGES_LOST, ERROR, text, {"LOGNOT_COUNT": str(self.lost)})
+            self.lost = 0
+
+
+def _reason(error: OSError) -> str:
+    if isinstance(error, BlockingIOError):
+        return "whoever reads them does not keep up"
+    return error.strerror or str(error)
+
+
+def _tell_stderr(text: str) -> None:
+    """Say something where an administrator may see it, if that does not make us wait either."""
+    with contextlib.suppress(OSError):
+        lines = Lines(2)
+        try:
+            lines.write(f"{IDENTIFIER}: {printable(text)}\n".encode())
+        finally:
+            lines.close()
 
 
 def line_of(priority: int, message: str) -> str:
@@ -198,7 +285,7 @@ class Journal:
     """
 
     def __init__(self, sinks: tuple[Sink, ...], *, verbose: bool = False) -> None:
-        self._sinks = sinks
+        self._outlets = tuple(_Outlet(sink) for sink in sinks)
         self._verbose = verbose
 
     def write(self, event: Event, priority: int, message: str, /, **fields: str | bytes | int | None) -> None:
@@ -218,8 +305,19 @@ class Journal:
             if value is not None
         }
         text = printable(message)
-        for sink in self._sinks:
-            sink.write(event, priority, text, record)
+        for outlet in self._outlets:
+            outlet.write(event, priority, text, record)
+
+    @property
+    def lost(self) -> int:
+        """How many records could not be written so far, and nobody was told."""
+        return sum(outlet.lost for outlet in self._outlets)
+
+    def say_lost(self) -> None:
+        """Try to say what could not be written; whoever has nothing else to write calls it now and then."""
+        for outlet in self._outlets:
+            with contextlib.suppress(OSError):
+                outlet.say_lost()
 
     def reopen(self) -> None:
         """Reopen the log file, after it was rotated.
@@ -227,8 +325,8 @@ class Journal:
         Raises:
             OSError: it cannot be opened; the old one stays in use.
         """
-        for sink in self._sinks:
-            sink.reopen()
+        for outlet in self._outlets:
+            outlet.sink.reopen()
 
 
 def open_journal(*, logfile: str | os.PathLike[str] | None, stdout: bool, verbose: bool) -> Journal:
@@ -249,10 +347,7 @@ def open_journal(*, logfile: str | os.PathLike[str] | None, stdout: bool, verbos
 
 def _system_log() -> Sink:
     if os.path.exists(JOURNAL_SOCKET):
-        try:
-            return JournaldSink()
-        except ImportError:  # no python3-systemd: journald reads the syslog socket too
-            pass
+        return JournaldSink()
     if os.path.exists(SYSLOG_SOCKET):
         return SyslogSink()
     return StreamSink(sys.stderr)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from lognot.channel import ChannelClosed
 from lognot.children import Backoff, Child, how_it_ended
-from lognot.errors import LognotError
+from lognot.errors import LognotError, reason_of
 from lognot.journal import ERROR, INFO, WARNING, Event, Journal
 from lognot.launched import Launched
 from lognot.loop import Loop, OnMessage
@@ -66,6 +66,8 @@ class Keeper:
         self._deaths_at_boot = 0
         self._attempts = BOOT_ATTEMPTS
         self._stopped = False
+        self._unprovided: OSError | None = None
+        self._trouble = ""  # why it cannot be started, as last said
 
     def start(self) -> None:
         """Start the role, unless it runs or is to run no more."""
@@ -74,10 +76,7 @@ class Keeper:
         try:
             child = self._start()
         except OSError as error:
-            delay_s = max(self._backoff.delay_s(time.monotonic_ns()), LEAST_DELAY_S)
-            text = f"cannot start {self.name}, will be tried again in {delay_s:g} s: {error.strerror}"
-            self._journal.write(Event.ROLE_ENDED, ERROR, text, role=self.name)
-            self._loop.call_later(delay_s, self.start)
+            self._start_later(error)
             return
         self.child = child
         self._loop.attach(child.channel, self._on_message, self.expel)
@@ -85,6 +84,23 @@ class Keeper:
             self.runs_as(child.pid)
             self._loop.watch(child.pidfd, self._bury)
         self._on_start()
+        if self._unprovided is None:
+            self._trouble = ""
+
+    def _start_later(self, error: OSError) -> None:
+        delay_s = max(self._backoff.delay_s(time.monotonic_ns()), LEAST_DELAY_S)
+        trouble = reason_of(error)
+        if trouble != self._trouble:
+            text = f"cannot start {self.name}, will be tried again in {delay_s:g} s: {trouble}"
+            self._journal.write(Event.ROLE_ENDED, ERROR, text, role=self.name)
+        self._trouble = trouble
+        self._loop.call_later(delay_s, self.start)
+
+    def unprovided(self, error: OSError) -> None:
+        """It cannot be given what it needs now: end it, and start another one until it can."""
+        if self.child and self._unprovided is None:
+            self._unprovided = error
+            self.kill()
 
     def runs_as(self, pid: int) -> None:
         """Its process is known."""
@@ -135,7 +151,12 @@ class Keeper:
         self._loop.drain(child.channel)  # what it has still said
         self.child = None
         status = child.reap()
-        if not self._on_end(status) or self._stopped:
+        goes_on = self._on_end(status)
+        unprovided, self._unprovided = self._unprovided, None
+        if not goes_on or self._stopped:
+            return
+        if unprovided is not None:  # no fault of its own, so it does not count as one that failed
+            self._start_later(unprovided)
             return
         how = how_it_ended(status)
         self._deaths_at_boot += 1

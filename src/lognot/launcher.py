@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from lognot import messages as m
 from lognot.channel import Channel
 from lognot.children import Child, start_child
-from lognot.errors import ConfigError, LognotError, PrivilegeError
+from lognot.errors import ConfigError, LognotError, PrivilegeError, reason_of
 from lognot.loop import Loop
 from lognot.service import Notifier, SignalQueue
 from lognot.settings import Config, config_to_json
@@ -33,6 +33,7 @@ from lognot.users import Account
 
 FIRST_MESSAGE_S = 10.0  # a supervisor says at once whose executor it wants
 ANSWER_S = 30.0  # for reading a large config
+ACCEPT_AGAIN_S = 1.0  # where a limit is met, the connection waits, and the listener would wake us at once
 LEAVE_S = 2.0  # for an executor whose supervisor is gone: it has to tell its actions
 _PEER = struct.Struct("iII")  # struct ucred, unix(7)
 
@@ -73,13 +74,14 @@ class Launcher:
         self._in_use: tuple[bytes, Config] | None = None  # with its digest
         self._connections: dict[int, _Connection] = {}  # by pid
         self._stopping = False
+        self._listens = False
         self._signals = SignalQueue((signal.SIGTERM, signal.SIGINT))
 
     def run(self) -> int:
         """Serve until told to stop; give the exit status."""
         self._listener.setblocking(False)
         self._loop.watch(self._signals, self._on_signals)
-        self._loop.watch(self._listener, self._accept)
+        self._listen()
         self._notifier.ready()
         while not self._stopping or self._connections:
             self._loop.turn()
@@ -90,17 +92,29 @@ class Launcher:
             return
         self._stopping = True
         self._notifier.stopping()
-        self._loop.forget(self._listener)
+        self._listen_not()
         for connection in list(self._connections.values()):
             self._end(connection)
 
     # Connections.
 
+    def _listen(self) -> None:
+        if not self._stopping:
+            self._loop.watch(self._listener, self._accept)
+            self._listens = True
+
+    def _listen_not(self) -> None:
+        if self._listens:
+            self._loop.forget(self._listener)
+            self._listens = False
+
     def _accept(self) -> None:
         try:
             sock, _ = self._listener.accept()
         except OSError as error:  # it has gone again, or a limit is met
-            _say(f"cannot take a connection: {error.strerror}")
+            _say(f"cannot take a connection: {reason_of(error)}")
+            self._listen_not()
+            self._loop.call_later(ACCEPT_AGAIN_S, self._listen)
             return
         with sock:
             _, uid, _ = _PEER.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))

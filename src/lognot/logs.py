@@ -9,14 +9,14 @@ No content is read here. The monitor says "look again at log 3", and this module
 
 from __future__ import annotations
 
-import errno
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from lognot import watch
-from lognot.errors import OpenRefusedError
+from lognot.errors import LIMITS, OpenRefusedError, reason_of
 from lognot.journal import ERROR, INFO, WARNING, Event, Journal
 from lognot.ledger import MAX_STREAMS, NOT_BEGUN, Ledger, Position
 from lognot.messages import MAX_WATCHES, LogLooked, LogOpened, Message, Start, StreamUnwritten, UseWatches
@@ -27,8 +27,6 @@ from lognot.state import Identity, SavedStream
 
 MAX_ROTATED = 8  # older files of one log that are kept while somebody may still write to them
 MAX_REMEMBERED = 16  # files of one log that were left and may come back, such as targets of a symlink
-
-_LIMITS = (errno.ENOSPC, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 Send = Callable[[Message, int], None]
 
@@ -56,13 +54,15 @@ class Log:
     path: str
     current: int = 0  # the stream that the path leads to; 0: none
     streams: dict[int, Stream] = field(default_factory=dict)  # oldest first
-    directory_wds: list[int] = field(default_factory=list)
+    directories: list[tuple[int, bytes]] = field(default_factory=list)  # watches, and names looked up there
+    first_seen: tuple[Identity, int] | None = None  # what was there first and could not be watched; bytes
     start: Start = Start.END  # for the next file found: what was there first begins at its end
     limited: bool = False  # a limit of the system was met, try again later
     trouble: str = ""  # why there is no current stream, as last said
     remembered: OrderedDict[Identity, Position] = field(default_factory=OrderedDict)
     resumes: bool = False  # the next service is to go on with it
     saved: tuple[SavedStream, ...] = ()  # what the last one has left of it, until it was looked for
+    going_on: bool = False  # that was found, and the file that the path leads to is to come
 
 
 class Logs:
@@ -98,7 +98,7 @@ class Logs:
             log = self._logs.pop(self._ids.pop(path))
             for stream in list(log.streams.values()):
                 self._close(log, stream)
-            self._release(log.directory_wds)
+            self._release(wd for wd, _ in log.directories)
         for path in sorted(wanted - self._ids.keys()):
             self._ids[path] = self._next_log_id
             self._logs[self._next_log_id] = Log(self._next_log_id, path)
@@ -153,11 +153,12 @@ class Logs:
         """
         if self._watches is not None:
             self._watches.close()
+            self._watches = None
         self._watches = watch.Watches()
         self._send = send
         send(UseWatches(), self._watches.fileno())
         for log in self._logs.values():
-            log.directory_wds = []
+            log.directories = []
             for stream in log.streams.values():
                 stream.wd = 0  # a watch of the last monitor
                 try:
@@ -183,32 +184,45 @@ class Logs:
         trouble, event = "", Event.LOG_REFUSED
         log.limited = False
         try:
+            for stream in log.streams.values():
+                if not stream.wd:  # a limit was in the way
+                    self._pass(log, stream)
             fd = open_log(log.path, lambda directory, name: self._visit(directory, name, watches))
             try:
-                resumed = self._resume(log, os.fstat(fd))
+                self._resume(log, os.fstat(fd))
             except BaseException:
                 os.close(fd)
                 raise
-            self._take(log, fd, resumed)
+            self._take(log, fd)
         except OpenRefusedError as error:
             trouble = str(error)
         except OSError as error:
-            trouble = error.strerror or str(error)
-            log.limited = error.errno in _LIMITS
+            trouble = reason_of(error)
+            log.limited = error.errno in LIMITS
             if isinstance(error, (FileNotFoundError, NotADirectoryError)):
                 event = Event.LOG_MISSING
-                self._resume(log, None)
+                try:
+                    self._resume(log, None)
+                except OSError:
+                    log.limited = True
                 log.start = Start.BEGIN  # whatever appears is new
-        released, log.directory_wds = log.directory_wds, [wd for wd, _ in watches]
-        self._release(released)
-        if trouble:
-            log.current = 0
+        if log.limited:  # the path cannot be walked: go on with what there is
+            self._release(wd for wd, _ in watches)
+            self._note_first(log)
+            if not self._leads_to_current(log):
+                log.current = 0  # it was rotated away, and frees what it takes when it was read
+        else:
+            self._release(wd for wd, _ in log.directories)
+            log.directories = watches
+            if trouble:
+                log.current = 0
         if trouble and trouble != log.trouble:
             verb = "is not there yet" if event is Event.LOG_MISSING else "cannot be watched"
-            text = f"log '{log.path}' {verb}, will be tried again when something changes: {trouble}"
+            when = "every few seconds" if log.limited else "when something changes"
+            text = f"log '{log.path}' {verb}, will be tried again {when}: {trouble}"
             self._journal.write(event, WARNING, text, path=log.path)
         log.trouble = trouble
-        self._send(LogLooked(log_id, log.current, tuple(watches)), -1)
+        self._send(LogLooked(log_id, log.current, tuple(log.directories)), -1)
 
     def limited(self) -> list[int]:
         """Give the logs that met a limit of the system, which says nothing when there is room again."""
@@ -239,6 +253,21 @@ class Logs:
             log.current = 0
             self.look(log.log_id)
 
+    def _note_first(self, log: Log) -> None:
+        """Note where a log ends whose history is of no interest: what comes now is to be read later."""
+        if log.start is Start.END and log.first_seen is None:
+            with suppress(OSError):
+                status = os.stat(log.path)
+                log.first_seen = ((status.st_dev, status.st_ino), status.st_size)
+
+    def _leads_to_current(self, log: Log) -> bool:
+        """Say whether a log's path leads to the file that it led to; asked by name, which takes nothing."""
+        stream = log.streams.get(log.current)
+        with suppress(OSError):
+            status = os.stat(log.path)
+            return stream is not None and stream.identity == (status.st_dev, status.st_ino)
+        return False
+
     def _visit(self, directory: int, name: bytes, watches: list[tuple[int, bytes]]) -> None:
         assert self._watches is not None
         if len(watches) >= MAX_WATCHES:  # whoever owns a link on the way can make it wind
@@ -250,35 +279,39 @@ class Logs:
         except OSError:  # a directory that we may pass but not read: changes in it go unseen
             return
 
-    def _resume(self, log: Log, current: os.stat_result | None) -> bool:
+    def _resume(self, log: Log, current: os.stat_result | None) -> None:
         """Look for the files that the last service has left of a log, the first time that it is looked at.
 
         Those that it was rotated to meanwhile are opened. The position in the one that the path leads to, if
         that is one of them, is remembered for `_take`; anything else there is new.
 
-        Returns:
-            Whether there were any.
+        Raises:
+            OSError: a limit of the system was met; what was done so far is not done again.
         """
-        saved, log.saved = log.saved, ()
+        saved = log.saved
         if not saved:
-            return False
+            return
+        log.going_on = current is not None
         log.start = Start.BEGIN
         positions = {one.identity: one.position for one in saved}
         identity = (current.st_dev, current.st_ino) if current else None
+        taken = {stream.identity for stream in log.streams.values()}
         for entry in self._leftovers(log, list(positions), identity):
-            self._take_leftover(log, entry, positions.get(entry.identity, Position(0)))
+            if entry.identity not in taken:
+                self._take_leftover(log, entry, positions.get(entry.identity, Position(0)))
+        log.saved = ()
         if identity in positions:
             log.remembered[identity] = positions[identity]
         for one in saved:
             if one.slot >= 0:
                 self._free(one.slot)
-        return True
 
     def _leftovers(self, log: Log, wanted: list[Identity], current: Identity | None) -> list[Entry]:
         directory, base = os.path.split(log.path)
         try:
             entries = list(list_files(directory))
-        except OSError:
+        except OSError as error:
+            _raise_limit(error)
             entries = []
         found = leftovers(entries, base, wanted, wanted[-1], current)
         if wanted[-1] != current and not any(entry.identity == wanted[-1] for entry in found):
@@ -290,6 +323,7 @@ class Logs:
         try:
             fd = open_log(path, _pass_by)
         except (OpenRefusedError, OSError) as error:
+            _raise_limit(error)
             self._say_lost(log, f"cannot be opened as '{path}': {error}")
             return
         status = os.fstat(fd)
@@ -300,6 +334,7 @@ class Logs:
         try:
             self._add(log, fd, status, Start.LEFTOVER, position, history=status.st_size)
         except (OpenRefusedError, OSError) as error:
+            _raise_limit(error)
             self._say_lost(log, f"cannot be watched as '{path}': {error}")
             return
         text = f"log '{log.path}' was rotated to '{path}' meanwhile, reading that from byte {position.offset}"
@@ -309,13 +344,8 @@ class Logs:
         text = f"log '{log.path}' was rotated while lognot did not run, and the file that was read {what}"
         self._journal.write(Event.RESUME_LOST, ERROR, text, path=log.path)
 
-    def _take(self, log: Log, fd: int, resumed: bool) -> None:
+    def _take(self, log: Log, fd: int) -> None:
         """Make the file behind a descriptor the current one, and own the descriptor.
-
-        Args:
-            log: whose path leads to it.
-            fd: of the file.
-            resumed: it is the first one of a log that goes on: what is in it was written before the start.
 
         Raises:
             OSError: it cannot be watched.
@@ -332,18 +362,25 @@ class Logs:
                     log.current = stream.stream_id
                     self._journal.write(Event.LOG_OPENED, INFO, f"log '{log.path}' is back", path=log.path)
                 return
-        position = log.remembered.pop(identity, None)
-        start = Start.COMMITTED if position else log.start
-        if resumed and position is None:
-            start, position = Start.COMMITTED, Position(0)
-        stream = self._add(log, fd, status, start, position, history=status.st_size if resumed else 0)
+        if log.first_seen is not None and log.start is Start.END and log.first_seen[0] != identity:
+            log.start = Start.BEGIN  # it was rotated before it could be watched: this one is new
+        position = log.remembered.get(identity)
+        if position is None and log.going_on:
+            position = Position(0)
+        start = log.start if position is None else Start.COMMITTED
+        # What is there already of a log that goes on was written before the start.
+        history = status.st_size if log.going_on else 0
+        stream = self._add(log, fd, status, start, position, history=history)
+        log.remembered.pop(identity, None)
         log.current = stream.stream_id
-        log.start = Start.BEGIN
         event, text = Event.LOG_OPENED, f"watching log '{log.path}'"
-        if resumed and position:
+        if log.going_on and position:
             event, text = Event.RESUMED, f"going on with log '{log.path}' at byte {position.offset}"
         elif len(log.streams) > 1:
             event, text = Event.LOG_ROTATED, f"log '{log.path}' was rotated"
+        log.start = Start.BEGIN
+        log.first_seen = None
+        log.going_on = False
         self._journal.write(event, INFO, text, path=log.path)
         for old in list(log.streams)[: -MAX_ROTATED - 1]:
             self._send(StreamUnwritten(old), -1)
@@ -370,16 +407,12 @@ class Logs:
         stream_id = self._next_stream_id
         self._next_stream_id += 1
         known = replace(position, stream_id=stream_id) if position else Position(stream_id, NOT_BEGUN)
-        stream = Stream(
-            stream_id,
-            fd,
-            (status.st_dev, status.st_ino),
-            self._free_slots.pop(),
-            start,
-            status.st_size,
-            history,
-            known.generation,
-        )
+        identity = (status.st_dev, status.st_ino)
+        size = status.st_size
+        if log.first_seen is not None and start is Start.END:
+            size = min(size, log.first_seen[1])
+        slot = self._free_slots.pop()
+        stream = Stream(stream_id, fd, identity, slot, start, size, history, known.generation)
         self._ledger.assign(stream.slot, known)
         log.streams[stream_id] = stream
         self._list(log, stream)
@@ -404,15 +437,20 @@ class Logs:
     def _pass(self, log: Log, stream: Stream) -> None:
         """Watch a stream for the monitor that runs, and give it the descriptor."""
         assert self._watches is not None
-        stream.wd = self._watches.add(stream.fd, watch.FILE_MASK)
+        wd = self._watches.add(stream.fd, watch.FILE_MASK)
         start = stream.start
         known = self._ledger.position(stream.slot)
         if start is not Start.LEFTOVER and known.stream_id == stream.stream_id and known.offset != NOT_BEGUN:
             start = Start.COMMITTED
         # What a file holds that was emptied since is no history.
         history = stream.history if known.generation == stream.generation else 0
-        message = LogOpened(log.log_id, stream.stream_id, stream.slot, stream.wd, start, stream.size, history)
-        self._send(message, stream.fd)
+        try:
+            message = LogOpened(log.log_id, stream.stream_id, stream.slot, wd, start, stream.size, history)
+            self._send(message, stream.fd)
+        except OSError:
+            self._release([wd])
+            raise
+        stream.wd = wd
 
     def _find(self, stream_id: int) -> tuple[Log, Stream] | None:
         for log in self._logs.values():
@@ -444,3 +482,9 @@ def _nobody(message: Message, fd: int) -> None:
 
 def _pass_by(directory: int, name: bytes) -> None:
     """The directories on the way to a rotated file need no watch."""
+
+
+def _raise_limit(error: Exception) -> None:
+    """Raise an error again that comes of a limit of the system: what met it is tried again."""
+    if isinstance(error, OSError) and error.errno in LIMITS:
+        raise error

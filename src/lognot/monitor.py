@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from lognot import messages as m
 from lognot.channel import Channel
 from lognot.dispatch import Dispatcher
-from lognot.errors import LognotError
+from lognot.errors import NO_DESCRIPTOR_STATUS, LognotError, NoDescriptorError
 from lognot.files import Files, Stream
 from lognot.frequency import NEVER_NS
 from lognot.journal import OWN_TAG, own_line_pattern
@@ -369,8 +369,8 @@ class Monitor:
 
 
 def _leave(error: LognotError) -> None:
-    """The supervisor is gone, or is none of ours: end at once."""
-    os._exit(1)
+    """The supervisor is gone, or is none of ours, or what it sent did not fit: end at once."""
+    os._exit(NO_DESCRIPTOR_STATUS if isinstance(error, NoDescriptorError) else 1)
 
 
 def _position(generation: int, number: int) -> int:

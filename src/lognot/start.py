@@ -127,6 +127,7 @@ class _Start:
 
     def run(self) -> int:
         options = self._options
+        _need_proc()
         logfile = os.path.abspath(options.logfile) if options.logfile else None
         pid_path = os.path.abspath(options.pid_file) if options.pid_file else None
         config = self._load_config()  # before anything is done that would have to be undone
@@ -276,6 +277,16 @@ def _free_and_freeze() -> None:
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)  # what reading the config has left behind
     gc.freeze()  # the collector would write to every object, and each page written to is a page of one's own
+
+
+def _need_proc() -> None:
+    """Logs are opened and watched by what /proc/self/fd leads to.
+
+    Raises:
+        LognotError: it is not there.
+    """
+    if not os.path.isdir("/proc/self/fd"):
+        raise LognotError("/proc is not mounted; expected proc(5) there")
 
 
 def _monitor_of(root: bool) -> Account:

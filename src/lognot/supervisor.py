@@ -26,13 +26,14 @@ from lognot.catalogue import Catalogue
 from lognot.channel import Channel, socket_pair
 from lognot.children import Child, start_child
 from lognot.continuity import Continuity, SavedLogs, wants_resume
-from lognot.errors import ConfigError, ProtocolError
+from lognot.errors import ConfigError, ProtocolError, reason_of
 from lognot.journal import ERROR, INFO, WARNING, Event, Journal
 from lognot.keeper import Keeper
 from lognot.launched import Launched
 from lognot.ledger import Ledger
 from lognot.logs import Logs
 from lognot.loop import Loop, Timer
+from lognot.mounts import MountTable
 from lognot.service import Notifier, SignalQueue
 from lognot.settings import MAX_ATHREAD_COUNT, Config, config_to_json
 from lognot.users import Account
@@ -41,8 +42,9 @@ from lognot.watchdog import Watchdog
 STOP_GRACE_S = 10.0  # actions that run may finish; systemd's own patience is longer (TimeoutStopSec)
 STOP_MONITOR_S = 3.0  # the monitor only has to finish a block
 KILL_AFTER_S = 8.0  # beyond the grace: an executor needs 5 s to end actions that ignore SIGTERM
-RETRY_LIMITED_S = 10.0  # a limit of the system was met; nothing tells when there is room again
+RETRY_LIMITED_S = 5.0  # a limit of the system was met; nothing tells when there is room again
 EXECUTORS_S = 3.0  # readiness waits so long for them; they come up later too, and their actions wait
+MOUNTS_S = 0.5  # a change of the mounts mostly comes with others: containers, or a restart of autofs
 STATUS_INTERVAL_S = 1.0  # `systemctl status` need not change more often
 
 # Nobody changes a config that was handed out, we neither (memfd_create(2)).
@@ -70,6 +72,7 @@ class _Executor:
     running: dict[int, tuple[int, int]] = field(default_factory=dict)  # pid -> item, start in monotonic ns
     wanted: bool = True  # the config in use names this account
     connected: bool = False  # it and the monitor that runs have a connection
+    connecting: bool = False  # it will be tried again
     configured: bool = False  # it has answered since it was given the config in use
 
 
@@ -127,12 +130,17 @@ class Supervisor:
         self._actions_run = 0
         self._status_timer: Timer | None = None
         self._retry_timer: Timer | None = None
+        self._lost_timer: Timer | None = None
+        self._watch_timer: Timer | None = None  # no inotify instance could be had
+        self._mounts = MountTable()
+        self._mounts_timer: Timer | None = None
         self._config = config
         self._signals = SignalQueue((signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1))
 
     def run(self) -> int:
         """Serve until told to stop; give the exit status."""
         self._loop.watch(self._signals, self._on_signals)
+        self._loop.watch(self._mounts, self._on_mounts)
         self._journal.write(
             Event.STARTED, INFO, f"started, {len(self._config.items)} items in '{self._config.source}'"
         )
@@ -144,6 +152,7 @@ class Supervisor:
         self._watchdog.start()
         while self._exit_status is None:
             self._loop.turn()
+            self._say_lost_later()
         if self._continuity is not None:
             self._continuity.save()
             self._continuity.close()
@@ -205,14 +214,18 @@ class Supervisor:
             tuple(self._log_ids[item.path] for item in items),
             tuple(self._executor_of(item.run_as).executor_id for item in items),
         )
-        fd = os.memfd_create("lognot-config", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        fd = -1
         try:
+            fd = os.memfd_create("lognot-config", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
             with open(fd, "wb", closefd=False) as file:
                 file.write(config_to_json(self._config))
             fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
             keeper.send(message, fd)
+        except OSError as error:  # a limit: it must not go on with another config than we do
+            keeper.unprovided(error)
         finally:
-            os.close(fd)
+            if fd >= 0:
+                os.close(fd)
 
     def _reload(self) -> None:
         self._notifier.reloading()
@@ -234,8 +247,9 @@ class Supervisor:
             self._configure(self._monitor)
             for executor in self._executors.values():
                 self._connect(executor)
-            self._logs.look_all()
-            self._begin()
+            if self._watch_timer is None:
+                self._logs.look_all()
+                self._begin()
         text = f"config reloaded, {len(config.items)} items in '{config.source}'"
         self._journal.write(Event.RELOADED, INFO, text)
 
@@ -252,16 +266,27 @@ class Supervisor:
 
     def _on_monitor_start(self) -> None:
         self._configure(self._monitor)
+        for executor in self._executors.values():
+            self._connect(executor)
+        if self._watch_timer is None:
+            self._watch_logs()
+
+    def _watch_logs(self) -> None:
+        """Give the monitor its logs, as soon as that can be done."""
+        tried_before, self._watch_timer = self._watch_timer is not None, None
         try:
             self._logs.connect(self._monitor.send)
         except OSError as error:
-            self._journal.write(Event.SELF_ERROR, ERROR, f"cannot watch logs: {error}")
-            self._monitor.kill()
+            if not tried_before:
+                text = (
+                    f"cannot watch logs, will be tried again every {RETRY_LIMITED_S:g} s: {reason_of(error)}"
+                )
+                self._journal.write(Event.SELF_ERROR, ERROR, text)
+            self._watch_timer = self._loop.call_later(RETRY_LIMITED_S, self._watch_logs)
             return
-        for executor in self._executors.values():
-            self._connect(executor)
-        self._logs.look_all()
-        self._begin()
+        if self._monitor.child:
+            self._logs.look_all()
+            self._begin()
 
     def _begin(self) -> None:
         self._begin_token += 1
@@ -273,14 +298,31 @@ class Supervisor:
         """Give the monitor and an executor a connection of their own, when both are there and have none."""
         if not self._monitor.child or not executor.keeper.child or executor.connected:
             return
-        executor.connected = True
-        ends: tuple[socket.socket, socket.socket] = socket_pair()
+        ends: tuple[socket.socket, ...] = ()
         try:
+            ends = socket_pair()
             self._monitor.send(m.ConnectExecutor(executor.executor_id), ends[0].fileno())
             executor.keeper.send(m.ConnectMonitor(), ends[1].fileno())
+            executor.connected = True
+        except OSError as error:  # a limit; the actions wait in the monitor
+            self._connect_later(executor, error)
         finally:
             for end in ends:
                 end.close()
+
+    def _connect_later(self, executor: _Executor, error: OSError) -> None:
+        if executor.connecting:
+            return
+        executor.connecting = True
+
+        def connect() -> None:
+            executor.connecting = False
+            self._connect(executor)
+
+        name = executor.keeper.name
+        text = f"actions of the {name} wait, will be tried again in {RETRY_LIMITED_S:g} s: {reason_of(error)}"
+        self._journal.write(Event.SELF_ERROR, ERROR, text)
+        self._loop.call_later(RETRY_LIMITED_S, connect)
 
     def _on_monitor_message(self, message: m.Message, fd: int) -> None:
         match message:
@@ -294,6 +336,9 @@ class Supervisor:
                 self._logs.unwritten(stream_id)
             case m.StreamDropped(stream_id):
                 self._logs.dropped(stream_id)
+                if self._retry_timer:  # what it took is free
+                    self._retry_timer.cancel()
+                    self._retry_limited()
             case m.ItemFired():
                 report.item_fired(self._journal, self._catalogue.item(message.item_id), message)
                 self._status_later()
@@ -449,6 +494,28 @@ class Supervisor:
         for log_id in self._logs.limited():
             self._logs.look(log_id)
         self._retry_limited_later()
+
+    def _on_mounts(self) -> None:
+        self._mounts.take()
+        if self._mounts_timer is None:
+            self._mounts_timer = self._loop.call_later(MOUNTS_S, self._look_after_mounts)
+
+    def _look_after_mounts(self) -> None:
+        """What is mounted on a directory changes where paths through it lead, and inotify says nothing."""
+        self._mounts_timer = None
+        if self._monitor.child:
+            self._logs.look_all()
+            self._retry_limited_later()
+
+    # Our own log.
+
+    def _say_lost_later(self) -> None:
+        if self._journal.lost and self._lost_timer is None:
+            self._lost_timer = self._loop.call_later(RETRY_LIMITED_S, self._say_lost)
+
+    def _say_lost(self) -> None:
+        self._lost_timer = None
+        self._journal.say_lost()
 
     # The service manager.
 

@@ -71,6 +71,7 @@ class Watches:
 
     Raises:
         WatchLimitError: no further inotify instance may be made.
+        OSError: no further file may be opened (inotify_init(2)).
     """
 
     def __init__(self) -> None:
@@ -79,7 +80,7 @@ class Watches:
         try:
             self._manager = pyinotify.WatchManager()
         except OSError as error:
-            raise _limit_error(errno.EMFILE, "max_user_instances") from error
+            raise _instance_error(str(error)) from error
         fd = self._manager.get_fd()
         os.set_inheritable(fd, False)
         fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_NONBLOCK)
@@ -119,10 +120,26 @@ class Watches:
         self._manager.close()
 
 
-def _watch_error(text: str) -> OSError:
+def _errno_in(text: str) -> int:
     # pyinotify only tells the errno within its message: "... Errno=No space left on device (ENOSPC)".
-    name = text.rpartition("(")[2].rstrip(")")
-    number = getattr(errno, name, errno.EIO)
+    number: int = getattr(errno, text.rpartition("(")[2].rstrip(")"), errno.EIO)
+    return number
+
+
+def _instance_error(text: str) -> OSError:
+    number = _errno_in(text)
+    if number == errno.EMFILE:
+        # Of the two limits that this can be (inotify_init(2)), one would let no other file be opened either.
+        try:
+            os.close(os.open("/", os.O_PATH | os.O_CLOEXEC))
+        except OSError as error:
+            return error
+        return _limit_error(number, "max_user_instances")
+    return OSError(number, os.strerror(number))
+
+
+def _watch_error(text: str) -> OSError:
+    number = _errno_in(text)
     if number == errno.ENOSPC:
         return _limit_error(number, "max_user_watches")
     return OSError(number, os.strerror(number))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from integration import accounts
 from integration.harness import PYTHON, SOURCE, Service, append, lines_of, wait_for
 from integration.processes import ids, is_gone, stat_fields, wait_gone
 from lognot import messages as m
@@ -395,3 +397,22 @@ def test_once_it_is_ready_the_file_may_be_changed(
     lognot.config_path.write_text("half a con")
     say(tmp_path, "one")
     wait_out(tmp_path, "one")
+
+
+def test_a_launcher_without_a_descriptor_waits_for_one(
+    lognot: Service, launcher: LauncherService, tmp_path: Path
+) -> None:
+    """It looks again once a second, not all the time, and the actions wait for as long."""
+    say(tmp_path, "0")
+    wait_out(tmp_path, "0")
+    limits = resource.prlimit(launcher.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(launcher.pid, resource.RLIMIT_NOFILE, (0, limits[1]))
+    os.kill(launcher.executor(), signal.SIGKILL)
+    wait_for(lambda: "cannot take a connection" in launcher.errors.read_text(), "it says so")
+    say(tmp_path, *map(str, range(1, 20)))
+    assert launcher.errors.read_text().count("cannot take a connection: Too many open files: raise Limit") < 5
+    resource.prlimit(launcher.pid, resource.RLIMIT_NOFILE, limits)
+    wait_out(tmp_path, *map(str, range(20)))
+    assert lognot.stop() == 0
+    ran = sorted(map(int, lines_of(tmp_path / "out")))
+    accounts.numbered("no descriptor left in the launcher, actions run", ran, 20, times=1)

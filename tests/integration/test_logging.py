@@ -398,7 +398,6 @@ def native(packet: bytes) -> dict[str, bytes]:
 @pytest.fixture
 def journald(tmp_path: Path) -> Iterator[tuple[Custom, Callable[[], list[dict[str, bytes]]]]]:
     """A service whose system log is a fake journald, and a function that gives all entries so far."""
-    pytest.importorskip("systemd.journal")
     lognot = Custom(tmp_path, ITEM + "upbound_freq = 1/300\nusecrc = yes\n")
     lognot.prefix = in_namespace(tmp_path)
     lognot.own_log_file = False

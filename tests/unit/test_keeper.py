@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 
 from lognot import keeper as keeper_module
 from lognot.channel import Channel, socket_pair
-from lognot.journal import Journal
+from lognot.journal import Event, Journal
 from lognot.keeper import ATTEMPTS_AGAIN, BOOT_ATTEMPTS, Keeper
 from lognot.launched import Launched
 from lognot.loop import Loop
@@ -14,9 +16,12 @@ from lognot.messages import Ping
 
 
 class Mortal:
-    """A role whose every process is gone as soon as it was started."""
+    """A role whose every process is gone as soon as it was started; what is said of it."""
+
+    name = "test"
 
     def __init__(self) -> None:
+        self.said: list[str] = []
         self.loop = Loop()
         self.starts = 0
         self.given_up = False
@@ -24,7 +29,7 @@ class Mortal:
         self.keeper = Keeper(
             "role",
             self.loop,
-            Journal(()),
+            Journal((self,)),
             start=self.start,
             on_message=lambda message, fd: self.keeper.came_up(),
             on_start=lambda: None,
@@ -41,6 +46,12 @@ class Mortal:
         peer.close()
         return Launched(Channel(ours, frozenset({Ping})))
 
+    def write(self, event: Event, priority: int, message: str, fields: dict[str, str]) -> None:
+        self.said.append(message)
+
+    def reopen(self) -> None:
+        """Nothing to reopen."""
+
     def give_up(self) -> None:
         self.given_up = True
 
@@ -54,11 +65,28 @@ class Mortal:
 @pytest.fixture
 def mortal(monkeypatch: pytest.MonkeyPatch) -> Mortal:
     monkeypatch.setattr(keeper_module.Backoff, "delay_s", lambda self, now_ns: 0.0)
+    monkeypatch.setattr(keeper_module, "LEAST_DELAY_S", 0.0)
     return Mortal()
 
 
 def test_one_that_never_comes_up_is_given_up_soon(mortal: Mortal) -> None:
     assert mortal.run() == BOOT_ATTEMPTS
+
+
+def test_one_that_cannot_be_provided_for_is_never_given_up(mortal: Mortal) -> None:
+    """What it lacks is not its fault; that is said once."""
+    starts = 3 * BOOT_ATTEMPTS
+
+    def provide() -> None:
+        if mortal.starts < starts:
+            mortal.keeper.unprovided(OSError(errno.EMFILE, "Too many open files"))
+
+    mortal.keeper._on_start = provide
+    assert mortal.run() == starts + BOOT_ATTEMPTS - 1
+    assert [text for text in mortal.said if "cannot start" in text] == [
+        "cannot start role, will be tried again in 0 s: "
+        "Too many open files: raise LimitNOFILE= of the service, or ulimit -n"
+    ]
 
 
 def test_one_that_came_up_once_is_given_up_late(mortal: Mortal) -> None:

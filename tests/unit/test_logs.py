@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,8 @@ from lognot.watch import Watches, WatchLimitError
 
 class Records:
     """Our own log."""
+
+    name = "records"
 
     def __init__(self) -> None:
         self.events: list[Event] = []
@@ -89,6 +92,7 @@ class World:
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
+    gc.collect()  # what another test has left open is closed now, and not meanwhile
     before = len(os.listdir("/proc/self/fd"))
     made = World(tmp_path)
     made.path.write_text("history\n")
@@ -389,6 +393,84 @@ def test_a_file_that_cannot_be_watched_leaves_nothing_open(world: World) -> None
             assert world.look()[1].stream_id == 0
     assert len(os.listdir("/proc/self/fd")) == before
     assert world.look()[0][0].start is Start.END
+
+
+def no_watch(watches: Watches, fd: int, mask: int) -> int:
+    raise WatchLimitError(errno.ENOSPC, "inotify limit reached")
+
+
+def test_at_a_limit_the_file_that_is_there_stays(world: World) -> None:
+    """With the directories that are watched, so that a rotation is still told."""
+    world.start()
+    before = world.look()[1]
+    count = watch_count(world)
+    with patch.object(Watches, "add", no_watch):
+        assert world.look() == ([], before)
+    assert watch_count(world) == count
+    assert world.look() == ([], before)
+    assert world.logs.limited() == []
+
+
+def test_at_a_limit_a_rotated_file_is_let_go(world: World) -> None:
+    """It may be what takes the last watch that its successor needs."""
+    world.start()
+    [opened], _ = world.look()
+    world.begin(opened)
+    world.path.rename(world.directory / "log.1")
+    world.path.touch()
+    with patch.object(Watches, "add", no_watch):
+        assert world.look()[1].stream_id == 0
+    world.logs.unwritten(opened.stream_id)
+    assert world.monitor.take() == [StreamUnwritten(opened.stream_id)]
+    [new], _ = world.look()
+    assert new.start is Start.BEGIN
+
+
+@pytest.mark.parametrize("rotated", [False, True])
+def test_a_log_that_could_not_be_watched_first_is_read_from_its_end_then(world: World, rotated: bool) -> None:
+    world.start()
+    with patch.object(Watches, "add", no_watch):
+        world.look()
+        world.path.write_text("history\nnew\n")
+        world.look()
+    if rotated:
+        world.path.rename(world.directory / "log.1")
+        world.path.write_text("newer\n")
+    [opened], _ = world.look()
+    assert (opened.start, opened.size) == ((Start.BEGIN, 6) if rotated else (Start.END, 8))
+
+
+def test_a_descriptor_that_cannot_be_passed_is_passed_later(world: World) -> None:
+    world.start()
+    before = len(os.listdir("/proc/self/fd"))
+    count = watch_count(world)
+
+    def refuse(message: Message, fd: int) -> None:
+        if isinstance(message, LogOpened):
+            raise OSError(errno.EMFILE, "Too many open files")
+
+    with patch.object(world.logs, "_send", refuse):
+        world.logs.look(1)
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert watch_count(world) == count
+    assert len(world.look()[0]) == 1
+
+
+def test_every_file_is_passed_to_a_new_monitor_once_it_can_be_watched(world: World) -> None:
+    world.start()
+    [old], _ = world.look()
+    world.begin(old)
+    new = world.rotate()
+    world.begin(new)
+    real = Watches.add
+    with patch.object(Watches, "add", no_watch):
+        world.logs.connect(world.monitor)
+        world.monitor.take()
+        world.look()
+    assert Watches.add is real
+    opened, looked = world.look()
+    assert [message.stream_id for message in opened] == [old.stream_id, new.stream_id]
+    assert looked.stream_id == new.stream_id
 
 
 def test_too_many_open_files_are_refused(tmp_path: Path) -> None:

@@ -241,12 +241,26 @@ def test_why_no_watch_can_be_had(watches: Watches, tmp_path: Path, number: int, 
     assert isinstance(caught.value, WatchLimitError) == (number == errno.ENOSPC)
 
 
-def test_without_an_instance_there_is_a_reason() -> None:
-    """EMFILE; by the limit that is this process's alone, so that nobody else goes without."""
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
+def test_without_an_instance_there_is_a_reason(watches: Watches, number: int) -> None:
+    wrapper = type(watches._manager._inotify_wrapper)
+    with (
+        patch.object(wrapper, "inotify_init", return_value=-1),
+        patch.object(wrapper, "get_errno", return_value=number),
+        pytest.raises(OSError) as caught,
+    ):
+        Watches()
+    assert caught.value.errno == number
+    assert isinstance(caught.value, WatchLimitError) == (number == errno.EMFILE)
+    assert ("fs.inotify.max_user_instances" in str(caught.value)) == (number == errno.EMFILE)
+
+
+def test_without_a_descriptor_it_is_not_the_limit_of_instances() -> None:
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
-        with pytest.raises(WatchLimitError, match=r"fs\.inotify\.max_user_instances"):
+        with pytest.raises(OSError, match="Too many open files") as caught:
             Watches()
+        assert not isinstance(caught.value, WatchLimitError)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)

@@ -1,0 +1,1 @@
+"""Faults of the environment: disks, limits, clocks, mounts, file systems. Each ends in an exact count."""
