@@ -23,7 +23,14 @@ from dataclasses import dataclass, field
 from lognot import messages as m
 from lognot.action import Template, environment, parse_template, plain_template
 from lognot.channel import MAX_MESSAGE_BYTES, Channel
-from lognot.dispatch import MAX_WAITING, MAX_WAITING_BYTES, Occasion, occasion, waiting_bytes
+from lognot.dispatch import (
+    MAX_WAITING,
+    MAX_WAITING_BYTES,
+    Occasion,
+    check_offsets,
+    occasion,
+    waiting_bytes,
+)
 from lognot.errors import LognotError, ProtocolError
 from lognot.loop import Loop, Timer
 from lognot.messages import MAX_QUOTE_BYTES, Kind, Notice
@@ -214,7 +221,7 @@ class Executor:
         self._say(m.UseStartMark(), self._mark.fd)
         for action in self._queue.values():
             if action.request is not None:
-                self._loop.send(self._monitor, action.request)
+                self._say(action.request)
 
     def _on_monitor_closed(self, error: LognotError) -> None:
         self._monitor = None
@@ -223,8 +230,7 @@ class Executor:
 
     def _on_request(self, request: m.Message, fd: int) -> None:
         assert isinstance(request, m.RunAction)
-        if not all(-1 <= start <= end <= len(request.line) for start, end in request.spans):
-            raise ProtocolError("offsets outside of the line")
+        check_offsets(request)
         item = self._items.get(request.item_id)
         which = occasion(request)
         stream = (request.item_id, request.kind, request.stream_id)
@@ -252,8 +258,13 @@ class Executor:
 
     def _say(self, message: m.Message, fd: int = -1) -> None:
         """Tell the monitor, when there is one."""
-        if self._monitor is not None:
+        if self._monitor is None:
+            return
+        try:
             self._loop.send(self._monitor, message, fd)
+        except LognotError:  # it asks, and does not read the answers
+            self._loop.detach(self._monitor)
+            self._on_monitor_closed(ProtocolError("the monitor does not read"))
 
     # Actions.
 

@@ -66,6 +66,7 @@ class Keeper:
         self._deaths_at_boot = 0
         self._attempts = BOOT_ATTEMPTS
         self._stopped = False
+        self._expelled = False  # the process that runs was
 
     def start(self) -> None:
         """Start the role, unless it runs or is to run no more."""
@@ -80,7 +81,8 @@ class Keeper:
             self._loop.call_later(delay_s, self.start)
             return
         self.child = child
-        self._loop.attach(child.channel, self._on_message, self.expel)
+        self._expelled = False
+        self._loop.attach(child.channel, self._on_message, self.expel, holds_back=True)
         if isinstance(child, Child):
             self.runs_as(child.pid)
             self._loop.watch(child.pidfd, self._bury)
@@ -105,14 +107,15 @@ class Keeper:
                 self.expel(error)
 
     def expel(self, error: LognotError) -> None:
-        """End it, since its channel cannot be used any more."""
-        if not self.child:
+        """End it, since its channel cannot be used any more; what has been done already is not done again."""
+        if not self.child or self._expelled:
             return
         if not isinstance(error, ChannelClosed):
             text = f"{self.name} (pid {self.child.pid}) is ended, since it broke the protocol: {error}"
             self._journal.write(Event.ROLE_EXPELLED, ERROR, text, role=self.name)
         elif self._stopped and isinstance(self.child, Child):
             return  # it is leaving, as it was told to
+        self._expelled = True
         self.kill()
 
     def kill(self) -> None:

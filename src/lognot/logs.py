@@ -21,11 +21,17 @@ from lognot.journal import INFO, WARNING, Event, Journal
 from lognot.ledger import MAX_STREAMS, NOT_BEGUN, Ledger, Position
 from lognot.messages import MAX_WATCHES, LogLooked, LogOpened, Message, Start, StreamUnwritten, UseWatches
 from lognot.opening import has_writer, open_log
+from lognot.quota import Quota, QuotaJournal
 
 MAX_ROTATED = 8  # older files of one log that are kept while somebody may still write to them
 MAX_REMEMBERED = 16  # files of one log that were left and may come back, such as targets of a symlink
 
-_LIMITS = (errno.ENOSPC, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+# What a log may make us write of its coming and going: some 800 records at once, and then 4 a second.
+LOG_BURST_BYTES = 256 * 1024
+LOG_BYTES_PER_S = 1024
+
+# EAGAIN: somebody holds a lease on the file and was now asked to give it up (fcntl(2), F_SETLEASE).
+_LIMITS = (errno.ENOSPC, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
 
 Identity = tuple[int, int]  # device and inode
 Send = Callable[[Message, int], None]
@@ -50,6 +56,7 @@ class Log:
 
     log_id: int
     path: str
+    journal: QuotaJournal  # whoever may rename in its directory makes us write
     current: int = 0  # the stream that the path leads to; 0: none
     streams: dict[int, Stream] = field(default_factory=dict)  # oldest first
     directory_wds: list[int] = field(default_factory=list)
@@ -83,9 +90,13 @@ class Logs:
             self._release(log.directory_wds)
         for path in sorted(wanted - self._ids.keys()):
             self._ids[path] = self._next_log_id
-            self._logs[self._next_log_id] = Log(self._next_log_id, path)
+            self._logs[self._next_log_id] = self._new_log(path)
             self._next_log_id += 1
         return dict(self._ids)
+
+    def _new_log(self, path: str) -> Log:
+        quota = Quota(LOG_BURST_BYTES, LOG_BYTES_PER_S)
+        return Log(self._next_log_id, path, QuotaJournal(self._journal, f"log '{path}'", quota))
 
     def counts(self) -> tuple[int, int]:
         """Give how many logs are there to read, and how many there are."""
@@ -150,7 +161,7 @@ class Logs:
         if trouble and trouble != log.trouble:
             verb = "is not there yet" if event is Event.LOG_MISSING else "cannot be watched"
             text = f"log '{log.path}' {verb}, will be tried again when something changes: {trouble}"
-            self._journal.write(event, WARNING, text, path=log.path)
+            log.journal.write(event, WARNING, text, path=log.path)
         log.trouble = trouble
         self._send(LogLooked(log_id, log.current, tuple(watches)), -1)
 
@@ -210,7 +221,7 @@ class Logs:
                     self._pass(log, stream)
                 if log.current != stream.stream_id:
                     log.current = stream.stream_id
-                    self._journal.write(Event.LOG_OPENED, INFO, f"log '{log.path}' is back", path=log.path)
+                    log.journal.write(Event.LOG_OPENED, INFO, f"log '{log.path}' is back", path=log.path)
                 return
         if not self._free_slots:
             os.close(fd)
@@ -232,9 +243,9 @@ class Logs:
         log.current = stream.stream_id
         log.start = Start.BEGIN
         if len(log.streams) > 1:
-            self._journal.write(Event.LOG_ROTATED, INFO, f"log '{log.path}' was rotated", path=log.path)
+            log.journal.write(Event.LOG_ROTATED, INFO, f"log '{log.path}' was rotated", path=log.path)
         else:
-            self._journal.write(Event.LOG_OPENED, INFO, f"watching log '{log.path}'", path=log.path)
+            log.journal.write(Event.LOG_OPENED, INFO, f"watching log '{log.path}'", path=log.path)
         for old in list(log.streams)[: -MAX_ROTATED - 1]:
             self._send(StreamUnwritten(old), -1)
 

@@ -150,7 +150,7 @@ def test_too_many_are_refused_and_room_comes_back(bench: Bench, monkeypatch: pyt
 
 
 def test_too_many_bytes_are_refused(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dispatch, "MAX_WAITING_BYTES", 1000)
+    monkeypatch.setattr(dispatch, "MAX_WAITING_BYTES", 1200)
     bench.dispatcher.run(action(1, b"x" * 900))
     assert not bench.dispatcher.has_room(action(2, b"x" * 900))
     assert bench.dispatcher.has_room(action(3, b"x"))

@@ -36,6 +36,7 @@ LAYERS: tuple[tuple[str, set[str]], ...] = (
             "launched",
             "logs",
             "notes",
+            "quota",
             "report",
             "rule",
             "watchdog",

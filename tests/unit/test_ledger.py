@@ -263,7 +263,8 @@ def test_killed_at_any_moment_for_real(supervisors: Ledger) -> None:
     deaths = 0
     while deaths < 40:
         assert time.monotonic() < deadline
-        pid = os.fork()
+        with supervisors.shared():
+            pid = os.fork()
         if pid == 0:
             try:
                 _count_for_ever(new_monitor(supervisors))

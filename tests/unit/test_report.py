@@ -128,6 +128,7 @@ def test_how_an_action_ended(
 
 def test_what_was_lost_is_an_error() -> None:
     lost = {m.Notice.ACTIONS_DROPPED, m.Notice.LINE_SKIPPED, m.Notice.FILE_UNREADABLE, m.Notice.ROLE_FAILED}
+    lost.add(m.Notice.POSITION_LOST)
     for notice in m.Notice.__members__.values():
         said = m.Note(notice, 1, 2, b"text")
         priority = written(lambda journal, said=said: report.note(journal, "monitor", said, item(), "/log"))[
