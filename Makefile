@@ -18,12 +18,13 @@ RPM_PACKAGES := make python3 rpm rpmlint
 VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' src/lognot/__init__.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench clean install install-data uninstall deb rpm needed-to-run needed-to-test
+.PHONY: help run test lint fuzz bench clean install install-data uninstall deb rpm needed-to-run needed-to-test
 
 help:
 	@echo 'make run    watch lognot answer a recorded attack (15 seconds, harmless)'
 	@echo 'make test   lint, type check, unit and integration tests'
 	@echo 'make lint   lint and type check only'
+	@echo 'make fuzz   coverage-guided fuzzing of all that takes foreign bytes; MINUTES=5 for all targets together'
 	@echo 'make bench  measure lognot beside its peers, into bench/RESULTS.md (15 minutes); QUICK=1: only try it'
 	@echo 'make clean  remove what the others made here'
 	@echo
@@ -47,6 +48,19 @@ lint: needed-to-test
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+MINUTES := 5
+FUZZ := .cache/fuzz
+
+# atheris is libFuzzer for Python, of PyPI alone; nothing but this uses it. The corpus stays for the next time.
+fuzz: needed-to-run $(FUZZ)/venv/complete
+	@$(FUZZ)/venv/bin/python fuzz/run.py --minutes $(MINUTES) --cache $(FUZZ) $(TARGETS)
+
+$(FUZZ)/venv/complete:
+	@.ci/need python3-venv
+	$(PYTHON) -m venv --clear --system-site-packages $(FUZZ)/venv
+	$(FUZZ)/venv/bin/pip install --quiet --disable-pip-version-check 'atheris>=3'
+	@touch $@
 
 # Needs root, and a machine with nothing else to do: installs the peers, and stresses both CPU and disk cache.
 bench: needed-to-run

@@ -253,3 +253,9 @@ def test_roles_may_send_only_what_is_theirs() -> None:
     assert {m.RunAction} == m.MONITOR_TO_EXECUTOR
     for kind in m.MONITOR_TO_SUPERVISOR | m.EXECUTOR_TO_SUPERVISOR | m.MONITOR_TO_EXECUTOR:
         assert not kind.fds, f"{kind.__name__}: nobody may give a more privileged process a descriptor"
+
+
+def test_a_pid_that_no_system_has_is_refused() -> None:
+    """The functions of the os module would raise OverflowError."""
+    with pytest.raises(ProtocolError, match="over the limit"):
+        m.decode(m.encode(m.ActionStarted(1, 2**22 + 1)), m.EXECUTOR_TO_SUPERVISOR)
