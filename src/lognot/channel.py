@@ -201,7 +201,9 @@ class Channel:
             if fd >= 0:
                 os.close(fd)
             raise ChannelClosed("the peer has closed its end")
-        if packet[:1] not in (_LAST, _MORE) or len(packet) == 1:
+        # One that more follows is full: else a message could be an endless row of tiny packets.
+        least = {_LAST: 2, _MORE: PACKET_BYTES + 1}.get(packet[:1])
+        if least is None or len(packet) < least:
             if fd >= 0:
                 os.close(fd)
             raise ProtocolError("malformed packet")

@@ -176,11 +176,8 @@ class Executor:
     def _template(self, item_id: int, item: Item, kind: Kind) -> Template:
         known = self._templates.get((item_id, kind))
         if known is None:
-            if kind is Kind.UPBOUND:
-                known = parse_template(item.upbound_action or b"")
-            else:
-                text = item.downbound_action if kind is Kind.DOWNBOUND else item.size_action
-                known = plain_template(text or b"")
+            text = _text_of(item, kind) or b""
+            known = parse_template(text) if kind is Kind.UPBOUND else plain_template(text)
             self._templates[item_id, kind] = known
         return known
 
@@ -234,7 +231,8 @@ class Executor:
         item = self._items.get(request.item_id)
         which = occasion(request)
         stream = (request.item_id, request.kind, request.stream_id)
-        if item is None or item.run_as != self._account:  # of a config that is gone
+        # Of a config that is gone.
+        if item is None or item.run_as != self._account or _text_of(item, request.kind) is None:
             self._taken(which)
             return
         if request.position <= self._last.get(stream, -1):
@@ -428,6 +426,13 @@ class Executor:
             self._loop.forget(action.output)
             os.close(action.output)
             action.output = -1
+
+
+def _text_of(item: Item, kind: Kind) -> bytes | None:
+    """The text of an item's action; None: the config has none of this kind."""
+    if kind is Kind.UPBOUND:
+        return item.upbound_action
+    return item.downbound_action if kind is Kind.DOWNBOUND else item.size_action
 
 
 def _allow_open_files(count: int) -> None:

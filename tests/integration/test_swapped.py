@@ -166,15 +166,16 @@ def test_no_swap_leads_to_a_secret(service: Callable[..., Service], tmp_path: Pa
     wait_for(lambda: len(lines_of(tmp_path / "honest")) >= LINES, "the honest lines")
     assert sorted(after(), key=int) == expected
     assert sorted(lines_of(tmp_path / "honest"), key=int) == expected
+    attacked = lines_of(tmp_path / "attacked")
+    assert all(line.startswith(("bob ", "after ")) for line in attacked)
     own = lognot.log
+    assert MARKER not in own
     for refused in ("a FIFO", "symbolic link|not this user's", "several hard links"):
         lognot.wait_log(rf"cannot be watched.*({refused})")
     assert "ended (" not in own
     assert "broke the protocol" not in own
     assert lognot.stop() == 0
     assert MARKER not in lognot.log
-    attacked = lines_of(tmp_path / "attacked")
-    assert all(line.startswith(("bob ", "after ")) for line in attacked)
     accounts.numbered(
         "swaps in a directory that others can write to", list(map(int, after())), LINES, times=swaps
     )

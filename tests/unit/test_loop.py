@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 from collections.abc import Iterator
@@ -46,6 +47,7 @@ class Pair:
 
 @pytest.fixture(autouse=True)
 def no_descriptor_leaks() -> Iterator[None]:
+    gc.collect()  # what other tests have left
     with nothing_leaks():
         yield
 
@@ -115,15 +117,6 @@ def test_what_a_dead_peer_leaves_behind_is_not_heard_for_ever() -> None:
     finally:
         pair.close()
         os.waitpid(orphan, 0)
-
-
-def test_a_turn_takes_so_many_packets_and_not_messages() -> None:
-    pair = Pair(m.ItemFired)
-    sent = fill(pair.peer, b"\1x")
-    assert sent > 150
-    pair.loop.turn(wait=False)
-    assert fill(pair.peer, b"\1x") < 150  # as many as there was room made for
-    pair.close()
 
 
 def test_descriptors_behind_nonsense_are_closed() -> None:
