@@ -18,13 +18,14 @@ RPM_PACKAGES := make python3 rpm rpmlint
 VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' src/lognot/__init__.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint soak bench clean install install-data uninstall deb rpm needed-to-run needed-to-test
+.PHONY: help run test lint fuzz soak bench clean install install-data uninstall deb rpm needed-to-run needed-to-test
 
 help:
 	@echo 'make run    watch lognot answer a recorded attack (15 seconds, harmless)'
 	@echo 'make test   lint, type check, unit and integration tests'
 	@echo 'make lint   lint and type check only'
 	@echo 'make soak   rotations, reloads, kills and floods at once, for MINUTES=10: is anything lost, does anything grow'
+	@echo 'make fuzz   coverage-guided fuzzing of all that takes foreign bytes; MINUTES=5 for all targets together'
 	@echo 'make bench  measure lognot beside its peers, into bench/RESULTS.md (15 minutes); QUICK=1: only try it'
 	@echo 'make clean  remove what the others made here'
 	@echo
@@ -50,9 +51,20 @@ lint: needed-to-test
 	$(BIN)/mypy
 
 # Longer than CI has time for: rotations, reloads, kills and floods at once. Root, so that executors are real.
-MINUTES ?= 10
 soak: needed-to-run
-	@PYTHONPATH=src:tests $(PYTHON) -m soak.run --minutes $(MINUTES)
+	@PYTHONPATH=src:tests $(PYTHON) -m soak.run --minutes $(or $(MINUTES),10)
+
+FUZZ := .cache/fuzz
+
+# atheris is libFuzzer for Python, of PyPI alone; nothing but this uses it. The corpus stays for the next time.
+fuzz: needed-to-run $(FUZZ)/venv/complete
+	@$(FUZZ)/venv/bin/python fuzz/run.py --minutes $(or $(MINUTES),5) --cache $(FUZZ) $(TARGETS)
+
+$(FUZZ)/venv/complete:
+	@.ci/need python3-venv
+	$(PYTHON) -m venv --clear --system-site-packages $(FUZZ)/venv
+	$(FUZZ)/venv/bin/pip install --quiet --disable-pip-version-check 'atheris>=3'
+	@touch $@
 
 # Needs root, and a machine with nothing else to do: installs the peers, and stresses both CPU and disk cache.
 bench: needed-to-run

@@ -24,7 +24,10 @@ PACKET_BYTES = 64 * 1024  # fits net.core.wmem_default (208 KiB) thrice, so a pa
 MAX_MESSAGE_BYTES = MAX_LINE_BYTES + 1024 * 1024  # a line of the largest max_line, and all its groups
 SMALL_MESSAGE_BYTES = 512 * 1024  # peers that send no lines: the largest is LogLooked with long names
 MAX_PENDING_BYTES = 64 * 1024 * 1024  # a peer that leaves this much unread is not coming back
-RECEIVE_AT_ONCE = 64  # messages taken in one turn, so that one busy peer does not hold up the others
+PACKET_COST_BYTES = (
+    256  # what a waiting packet takes beside its bytes: a peer can leave many short ones unread
+)
+RECEIVE_AT_ONCE = 64  # packets taken in one turn, so that one busy peer does not hold up the others
 
 _LAST = b"\0"
 _MORE = b"\1"
@@ -97,7 +100,7 @@ class Channel:
             packet = (_LAST if number == len(pieces) else _MORE) + piece
             if self._outgoing or not self._send_packet(packet, fd):
                 self._outgoing.append((packet, os.dup(fd) if fd >= 0 else -1))
-                self.pending_bytes += len(packet)
+                self.pending_bytes += len(packet) + PACKET_COST_BYTES
             fd = -1  # goes with the first packet
         if self.pending_bytes > MAX_PENDING_BYTES:
             raise ChannelStuck(f"{self.pending_bytes} bytes wait for a peer that does not read")
@@ -109,7 +112,7 @@ class Channel:
             if not self._send_packet(packet, fd):
                 return False
             self._outgoing.popleft()
-            self.pending_bytes -= len(packet)
+            self.pending_bytes -= len(packet) + PACKET_COST_BYTES
             if fd >= 0:
                 os.close(fd)
         return True
@@ -127,7 +130,7 @@ class Channel:
     def receive(self, at_once: int = RECEIVE_AT_ONCE) -> list[tuple[Message, int]]:
         """Give the messages that wait, each with its descriptor (-1: none), which the caller then owns.
 
-        At most `at_once` at a time; the selector says when there are more.
+        At most `at_once` packets at a time; the selector says when there are more.
 
         Raises:
             ChannelClosed: the peer is gone, and all that it sent was given out before.
@@ -144,7 +147,7 @@ class Channel:
         return messages
 
     def _receive_into(self, messages: list[tuple[Message, int]], at_once: int) -> None:
-        while len(messages) < at_once:
+        for _ in range(at_once):
             try:
                 packet, fd = self._receive_packet()
             except BlockingIOError:
@@ -199,7 +202,9 @@ class Channel:
             if fd >= 0:
                 os.close(fd)
             raise ChannelClosed("the peer has closed its end")
-        if packet[:1] not in (_LAST, _MORE) or len(packet) == 1:
+        # One that more follows is full: else a message could be an endless row of tiny packets.
+        least = {_LAST: 2, _MORE: PACKET_BYTES + 1}.get(packet[:1])
+        if least is None or len(packet) < least:
             if fd >= 0:
                 os.close(fd)
             raise ProtocolError("malformed packet")

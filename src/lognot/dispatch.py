@@ -28,6 +28,7 @@ from lognot.messages import (
 from lognot.process import has_started
 
 MAX_WAITING = 10_000  # actions for one executor; at 2 at a time and 10 ms each, the work of a minute
+SPAN_BYTES = 128  # a tuple of two numbers
 MAX_WAITING_BYTES = 32 * 1024 * 1024  # of log lines and offsets that go with them
 
 Occasion = tuple[int, Kind, int, int]  # item, kind, stream, position
@@ -35,7 +36,17 @@ Occasion = tuple[int, Kind, int, int]  # item, kind, stream, position
 
 def waiting_bytes(action: RunAction) -> int:
     """Give what an action costs while it waits, in bytes: nearly all of it is its line."""
-    return len(action.line) + 8 * len(action.spans)
+    return len(action.line) + SPAN_BYTES * len(action.spans)
+
+
+def check_offsets(action: RunAction) -> None:
+    """Make sure that the groups are within the line.
+
+    Raises:
+        ProtocolError: they are not.
+    """
+    if not all(-1 <= start <= end <= len(action.line) for start, end in action.spans):
+        raise ProtocolError("offsets outside of the line")
 
 
 def occasion(message: RunAction | ActionStarting | ActionTaken) -> Occasion:
@@ -77,8 +88,17 @@ class Dispatcher:
     def _use(self, channel: Channel) -> None:
         self._channel = channel
         self._loop.attach(channel, self._on_message, self._on_closed)
-        for action in self._waiting.values():
-            self._loop.send(channel, action)
+        for action in list(self._waiting.values()):
+            self._send(action)
+
+    def _send(self, action: RunAction) -> None:
+        if self._channel is None:
+            return
+        try:
+            self._loop.send(self._channel, action)
+        except LognotError:  # it says that it takes actions, and does not read
+            self._loop.detach(self._channel)
+            self._on_closed(ProtocolError("the executor does not read"))
 
     @property
     def settled(self) -> bool:
@@ -100,8 +120,7 @@ class Dispatcher:
     def run(self, action: RunAction) -> None:
         """Have an action run, for which there is room."""
         self._keep(action)
-        if self._channel is not None:
-            self._loop.send(self._channel, action)
+        self._send(action)
 
     def _keep(self, action: RunAction) -> None:
         if occasion(action) not in self._waiting:
@@ -115,6 +134,10 @@ class Dispatcher:
             case ActionTaken():
                 self._started(occasion(message))
             case RunAction():  # waits in the executor since the time of the last monitor
+                check_offsets(message)
+                # An executor takes no more from a monitor, and an honest one has all of them from there.
+                if len(self._waiting) >= 2 * MAX_WAITING or self._waiting_bytes > 2 * MAX_WAITING_BYTES:
+                    raise ProtocolError("more actions than may wait")
                 self._keep(message)
             case UseStartMark():
                 self._forget_mark()

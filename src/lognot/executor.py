@@ -23,7 +23,14 @@ from dataclasses import dataclass, field
 from lognot import messages as m
 from lognot.action import Template, environment, parse_template, plain_template
 from lognot.channel import MAX_MESSAGE_BYTES, Channel
-from lognot.dispatch import MAX_WAITING, MAX_WAITING_BYTES, Occasion, occasion, waiting_bytes
+from lognot.dispatch import (
+    MAX_WAITING,
+    MAX_WAITING_BYTES,
+    Occasion,
+    check_offsets,
+    occasion,
+    waiting_bytes,
+)
 from lognot.errors import NO_DESCRIPTOR_STATUS, LognotError, NoDescriptorError, ProtocolError, reason_of
 from lognot.loop import Loop, Timer
 from lognot.messages import MAX_QUOTE_BYTES, Kind, Notice
@@ -169,11 +176,8 @@ class Executor:
     def _template(self, item_id: int, item: Item, kind: Kind) -> Template:
         known = self._templates.get((item_id, kind))
         if known is None:
-            if kind is Kind.UPBOUND:
-                known = parse_template(item.upbound_action or b"")
-            else:
-                text = item.downbound_action if kind is Kind.DOWNBOUND else item.size_action
-                known = plain_template(text or b"")
+            text = _text_of(item, kind) or b""
+            known = parse_template(text) if kind is Kind.UPBOUND else plain_template(text)
             self._templates[item_id, kind] = known
         return known
 
@@ -219,7 +223,7 @@ class Executor:
         self._say(m.UseStartMark(), self._mark.fd)
         for action in self._queue.values():
             if action.request is not None:
-                self._loop.send(self._monitor, action.request)
+                self._say(action.request)
 
     def _on_monitor_closed(self, error: LognotError) -> None:
         self._monitor = None
@@ -228,12 +232,12 @@ class Executor:
 
     def _on_request(self, request: m.Message, fd: int) -> None:
         assert isinstance(request, m.RunAction)
-        if not all(-1 <= start <= end <= len(request.line) for start, end in request.spans):
-            raise ProtocolError("offsets outside of the line")
+        check_offsets(request)
         item = self._items.get(request.item_id)
         which = occasion(request)
         stream = (request.item_id, request.kind, request.stream_id)
-        if item is None or item.run_as != self._account:  # of a config that is gone
+        # Of a config that is gone.
+        if item is None or item.run_as != self._account or _text_of(item, request.kind) is None:
             self._taken(which)
             return
         if request.position <= self._last.get(stream, -1):
@@ -257,8 +261,13 @@ class Executor:
 
     def _say(self, message: m.Message, fd: int = -1) -> None:
         """Tell the monitor, when there is one."""
-        if self._monitor is not None:
+        if self._monitor is None:
+            return
+        try:
             self._loop.send(self._monitor, message, fd)
+        except LognotError:  # it asks, and does not read the answers
+            self._loop.detach(self._monitor)
+            self._on_monitor_closed(ProtocolError("the monitor does not read"))
 
     # Actions.
 
@@ -422,6 +431,13 @@ class Executor:
             self._loop.forget(action.output)
             os.close(action.output)
             action.output = -1
+
+
+def _text_of(item: Item, kind: Kind) -> bytes | None:
+    """The text of an item's action; None: the config has none of this kind."""
+    if kind is Kind.UPBOUND:
+        return item.upbound_action
+    return item.downbound_action if kind is Kind.DOWNBOUND else item.size_action
 
 
 def _allow_open_files(count: int) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from lognot import messages as m
 from lognot import watch
-from lognot.ledger import Ledger, Position
+from lognot.ledger import MAX_OFFSET, Ledger, Position
 from lognot.messages import Notice
 from lognot.notes import Notes
 from lognot.tail import Reading, Tail
@@ -136,6 +136,9 @@ class Files:
         if message.start is m.Start.BEGIN:
             return Tail(fd, self._max_line_bytes)
         known = self._ledger.position(message.slot)
+        if known.offset > MAX_OFFSET:
+            self._notes.say(Notice.POSITION_LOST, message.log_id)
+            return Tail.at_end(fd, self._max_line_bytes, os.fstat(fd).st_size)
         tail = Tail(
             fd,
             self._max_line_bytes,

@@ -68,6 +68,7 @@ class Keeper:
         self._stopped = False
         self._unprovided: OSError | None = None
         self._trouble = ""  # why it cannot be started, as last said
+        self._lost = False  # the process was told to end by force, or has ended
 
     def start(self) -> None:
         """Start the role, unless it runs or is to run no more."""
@@ -79,12 +80,13 @@ class Keeper:
             self._start_later(error)
             return
         self.child = child
-        self._loop.attach(child.channel, self._on_message, self.expel)
+        self._lost = False
+        self._loop.attach(child.channel, self._on_message, self.expel, holds_back=True)
         if isinstance(child, Child):
             self.runs_as(child.pid)
             self._loop.watch(child.pidfd, self._bury)
         self._on_start()
-        if self._unprovided is None:
+        if self.child is child and self._unprovided is None:
             self._trouble = ""
 
     def _start_later(self, error: OSError) -> None:
@@ -114,21 +116,22 @@ class Keeper:
 
     def send(self, message: Message, fd: int = -1) -> None:
         """Send it something; nothing happens while it does not run, since the next one is told everything."""
-        if self.child:
+        if self.child and not self._lost:
             try:
                 self._loop.send(self.child.channel, message, fd)
             except LognotError as error:  # it has stopped reading
                 self.expel(error)
 
     def expel(self, error: LognotError) -> None:
-        """End it, since its channel cannot be used any more."""
-        if not self.child:
+        """End it, since its channel cannot be used any more; what has been done already is not done again."""
+        if not self.child or self._lost:
             return
         if not isinstance(error, ChannelClosed):
             text = f"{self.name} (pid {self.child.pid}) is ended, since it broke the protocol: {error}"
             self._journal.write(Event.ROLE_EXPELLED, ERROR, text, role=self.name)
         elif self._stopped and isinstance(self.child, Child):
             return  # it is leaving, as it was told to
+        self._lost = True
         self.kill()
 
     def kill(self) -> None:
@@ -146,6 +149,7 @@ class Keeper:
     def _bury(self) -> None:
         child = self.child
         assert child is not None
+        self._lost = True  # what it has still asked is not answered any more
         if isinstance(child, Child):
             self._loop.forget(child.pidfd)
         self._loop.drain(child.channel)  # what it has still said

@@ -18,15 +18,17 @@ import signal
 import socket
 import struct
 import sys
+import time
 from _blake2 import blake2b  # as hashlib has it, without OpenSSL (1 MB)
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lognot import messages as m
 from lognot.channel import Channel
 from lognot.children import Child, start_child
 from lognot.errors import ConfigError, LognotError, PrivilegeError, reason_of
 from lognot.loop import Loop
+from lognot.quota import Quota
 from lognot.service import Notifier, SignalQueue
 from lognot.settings import Config, config_to_json
 from lognot.users import Account
@@ -34,6 +36,9 @@ from lognot.users import Account
 FIRST_MESSAGE_S = 10.0  # a supervisor says at once whose executor it wants
 ANSWER_S = 30.0  # for reading a large config
 ACCEPT_AGAIN_S = 1.0  # where a limit is met, the connection waits, and the listener would wake us at once
+# An executor asks once for each config that it is sent. To answer can mean to read the file.
+CHECKS_AT_ONCE = 20
+CHECKS_PER_S = 1
 LEAVE_S = 2.0  # for an executor whose supervisor is gone: it has to tell its actions
 _PEER = struct.Struct("iII")  # struct ucred, unix(7)
 
@@ -49,6 +54,7 @@ class _Connection:
     # none gets into the middle of another.
     channel: Channel
     hangup: select.epoll  # can be read once the supervisor has closed its end
+    checks: Quota = field(default_factory=lambda: Quota(CHECKS_AT_ONCE, CHECKS_PER_S))
 
 
 class Launcher:
@@ -143,6 +149,7 @@ class Launcher:
             child.channel,
             lambda message, fd: self._on_message(connection, message),
             lambda error: child.kill(),  # it has broken the protocol, or is about to end by itself
+            holds_back=True,
         )
         self._loop.watch(child.pidfd, lambda: self._bury(connection))
         self._loop.watch(hangup, lambda: self._end(connection))
@@ -151,9 +158,9 @@ class Launcher:
     def _on_message(self, connection: _Connection, message: m.Message) -> None:
         match message:
             case m.CheckConfig(digest):
-                try:
+                if connection.checks.take(1, time.monotonic_ns()):
                     self._loop.send(connection.child.channel, m.ConfigChecked(self._is_good(digest)))
-                except LognotError:  # it asks, and does not read the answers
+                else:
                     connection.child.kill()
             case m.Note():
                 _tell(connection, message)

@@ -1,8 +1,11 @@
 """What must outlive a killed monitor: memory that the supervisor shares with every monitor it starts.
 
-The supervisor makes it before the first fork and never looks inside, but for the statistics. The monitor
-writes how far each file was read and what was counted; the next monitor goes on from there: no line lost,
-none twice, no count forgotten. Writes cost a memory copy, no system call.
+The supervisor makes it before the first fork and never looks inside, but for the statistics; the executors do
+not have it. The monitor writes how far each file was read and what was counted; the next monitor goes on from
+there: no line lost, none twice, no count forgotten. Writes cost a memory copy, no system call.
+
+A monitor that was taken over can leave anything here. Whatever it is, the next one can go on: a number that
+cannot be is not used, and what is merely wrong costs or doubles some lines.
 
 What is committed is consistent at every instant, whenever SIGKILL comes. A commit holds the positions in all
 files that were read since the last one, and how much of the journal of counted matches belongs to the lines
@@ -21,11 +24,15 @@ import mmap
 import os
 import struct
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
 
 MAX_STREAMS = 8192  # files open at the same time
 NOT_BEGUN = 2**64 - 1  # the offset of a file that no monitor has looked at yet
+# What a monitor that was taken over has left must not end every one after it. Beyond these, it is no fact.
+MAX_OFFSET = 2**62  # a file is at most 2**63 - 1 bytes long, and what is read behind this must be less, too
+MAX_RECORDS = 2**62
 JOURNAL_RECORDS = 65536  # counted matches that survive a monitor: a flood beyond it ages out first
 FATAL_DEATHS = 2  # of a search: what kills two monitors in a row is no accident
 MAX_FATAL = 64  # searches that must not be tried again; more of them than fit into one block of lines
@@ -124,11 +131,21 @@ class Ledger:
 
     def __init__(self, memory: mmap.mmap | None = None) -> None:
         self._memory = memory or mmap.mmap(-1, LEDGER_BYTES)
+        self._memory.madvise(mmap.MADV_DONTFORK)
         self._head = 0  # where the next record goes
         self._tip = 0
         self._suspect: Search | None = None
         self._suspect_deaths = 0
         self.secret = os.urandom(32)
+
+    @contextmanager
+    def shared(self) -> Iterator[None]:
+        """What is forked within shares the memory, no other process: an executor has no business there."""
+        self._memory.madvise(mmap.MADV_DOFORK)
+        try:
+            yield
+        finally:
+            self._memory.madvise(mmap.MADV_DONTFORK)
 
     # Positions.
 
@@ -137,7 +154,7 @@ class Ledger:
         self._memory[_slot_at(slot)] = self._write_copy(slot, position)
 
     def position(self, slot: int) -> Position:
-        """Give what was last committed for a slot."""
+        """Give what was last committed for a slot; anything, where a monitor was taken over."""
         at = _slot_at(slot)
         copy = self._memory[at] & 1
         stream_id, offset, generation, skipping, length, digest = _POSITION.unpack_from(
@@ -179,7 +196,7 @@ class Ledger:
             at + 8 + spare * _COPY_BYTES,
             position.stream_id,
             position.offset,
-            position.generation,
+            position.generation % 2**32,
             position.skipping,
             len(position.digest),
             position.digest,
@@ -215,11 +232,17 @@ class Ledger:
     def replay(self) -> Iterator[Record]:
         """Give the committed records that are still there, oldest first, and go on behind them.
 
+        None are there when it makes no sense how many were written.
+
         For a new monitor, before it does anything else here.
         """
         self._complete_commit()
         (self._head,) = _U64.unpack_from(self._memory, _HEAD_AT)
         (self._tip,) = _U64.unpack_from(self._memory, _TIP_AT)
+        if not self._head <= self._tip <= MAX_RECORDS:
+            self._head = self._tip = 0
+            _U64.pack_into(self._memory, _TIP_AT, 0)
+            self.settle()
         return self._records(max(0, self._head - JOURNAL_RECORDS, self._tip - JOURNAL_RECORDS), self._head)
 
     def _records(self, begin: int, end: int) -> Iterator[Record]:
@@ -293,9 +316,9 @@ class Ledger:
         Bytes and not lines: to count lines would take longer than to find those that matter.
         """
         known = self.statistics()
-        _STATISTICS.pack_into(
-            self._memory, _STATISTICS_AT, known[0] + read_bytes, known[1] + matches, known[2] + fired
-        )
+        # Modulo: they are for people to read, and whatever stands there must not stop us.
+        total = ((old + new) % 2**64 for old, new in zip(known, (read_bytes, matches, fired), strict=True))
+        _STATISTICS.pack_into(self._memory, _STATISTICS_AT, *total)
 
     def statistics(self) -> tuple[int, int, int]:
         """Give the bytes read, matches counted and bounds passed since the service started."""

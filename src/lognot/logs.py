@@ -9,6 +9,7 @@ No content is read here. The monitor says "look again at log 3", and this module
 
 from __future__ import annotations
 
+import errno
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -18,15 +19,23 @@ from dataclasses import dataclass, field, replace
 from lognot import watch
 from lognot.errors import LIMITS, OpenRefusedError, reason_of
 from lognot.journal import ERROR, INFO, WARNING, Event, Journal
-from lognot.ledger import MAX_STREAMS, NOT_BEGUN, Ledger, Position
+from lognot.ledger import MAX_OFFSET, MAX_STREAMS, NOT_BEGUN, Ledger, Position
 from lognot.messages import MAX_WATCHES, LogLooked, LogOpened, Message, Start, StreamUnwritten, UseWatches
 from lognot.opening import has_writer, open_log
+from lognot.quota import Quota, QuotaJournal
 from lognot.roll import Listed, Roll, log_digest
 from lognot.rotated import Entry, leftovers, list_files
 from lognot.state import Identity, SavedStream
 
 MAX_ROTATED = 8  # older files of one log that are kept while somebody may still write to them
 MAX_REMEMBERED = 16  # files of one log that were left and may come back, such as targets of a symlink
+
+# What a log may make us write of its coming and going: some 800 records at once, and then 4 a second.
+LOG_BURST_BYTES = 256 * 1024
+LOG_BYTES_PER_S = 1024
+
+# EAGAIN: somebody holds a lease on the file and was now asked to give it up (fcntl(2), F_SETLEASE).
+_PASSING = (*LIMITS, errno.EAGAIN)
 
 Send = Callable[[Message, int], None]
 
@@ -52,6 +61,7 @@ class Log:
 
     log_id: int
     path: str
+    journal: QuotaJournal  # whoever may rename in its directory makes us write
     current: int = 0  # the stream that the path leads to; 0: none
     streams: dict[int, Stream] = field(default_factory=dict)  # oldest first
     directories: list[tuple[int, bytes]] = field(default_factory=list)  # watches, and names looked up there
@@ -101,7 +111,7 @@ class Logs:
             self._release(wd for wd, _ in log.directories)
         for path in sorted(wanted - self._ids.keys()):
             self._ids[path] = self._next_log_id
-            self._logs[self._next_log_id] = Log(self._next_log_id, path)
+            self._logs[self._next_log_id] = self._new_log(path)
             self._next_log_id += 1
         for log in self._logs.values():
             log.resumes = log.path in resuming
@@ -133,8 +143,14 @@ class Logs:
                 if stream.start is Start.END:  # nobody has looked where its end is
                     continue
                 position = Position(stream.stream_id)
+            elif position.offset > MAX_OFFSET:  # a monitor that was taken over has written that
+                continue
             found.append(SavedStream(stream.identity, position))
         return tuple(found)
+
+    def _new_log(self, path: str) -> Log:
+        quota = Quota(LOG_BURST_BYTES, LOG_BYTES_PER_S)
+        return Log(self._next_log_id, path, QuotaJournal(self._journal, f"log '{path}'", quota))
 
     def counts(self) -> tuple[int, int]:
         """Give how many logs are there to read, and how many there are."""
@@ -198,7 +214,7 @@ class Logs:
             trouble = str(error)
         except OSError as error:
             trouble = reason_of(error)
-            log.limited = error.errno in LIMITS
+            log.limited = error.errno in _PASSING
             if isinstance(error, (FileNotFoundError, NotADirectoryError)):
                 event = Event.LOG_MISSING
                 try:
@@ -220,7 +236,7 @@ class Logs:
             verb = "is not there yet" if event is Event.LOG_MISSING else "cannot be watched"
             when = "every few seconds" if log.limited else "when something changes"
             text = f"log '{log.path}' {verb}, will be tried again {when}: {trouble}"
-            self._journal.write(event, WARNING, text, path=log.path)
+            log.journal.write(event, WARNING, text, path=log.path)
         log.trouble = trouble
         self._send(LogLooked(log_id, log.current, tuple(log.directories)), -1)
 
@@ -338,11 +354,11 @@ class Logs:
             self._say_lost(log, f"cannot be watched as '{path}': {error}")
             return
         text = f"log '{log.path}' was rotated to '{path}' meanwhile, reading that from byte {position.offset}"
-        self._journal.write(Event.RESUMED, INFO, text, path=log.path)
+        log.journal.write(Event.RESUMED, INFO, text, path=log.path)
 
     def _say_lost(self, log: Log, what: str) -> None:
         text = f"log '{log.path}' was rotated while lognot did not run, and the file that was read {what}"
-        self._journal.write(Event.RESUME_LOST, ERROR, text, path=log.path)
+        log.journal.write(Event.RESUME_LOST, ERROR, text, path=log.path)
 
     def _take(self, log: Log, fd: int) -> None:
         """Make the file behind a descriptor the current one, and own the descriptor.
@@ -360,7 +376,7 @@ class Logs:
                     self._pass(log, stream)
                 if log.current != stream.stream_id:
                     log.current = stream.stream_id
-                    self._journal.write(Event.LOG_OPENED, INFO, f"log '{log.path}' is back", path=log.path)
+                    log.journal.write(Event.LOG_OPENED, INFO, f"log '{log.path}' is back", path=log.path)
                 return
         if log.first_seen is not None and log.start is Start.END and log.first_seen[0] != identity:
             log.start = Start.BEGIN  # it was rotated before it could be watched: this one is new
@@ -381,7 +397,7 @@ class Logs:
         log.start = Start.BEGIN
         log.first_seen = None
         log.going_on = False
-        self._journal.write(event, INFO, text, path=log.path)
+        log.journal.write(event, INFO, text, path=log.path)
         for old in list(log.streams)[: -MAX_ROTATED - 1]:
             self._send(StreamUnwritten(old), -1)
 
@@ -486,5 +502,5 @@ def _pass_by(directory: int, name: bytes) -> None:
 
 def _raise_limit(error: Exception) -> None:
     """Raise an error again that comes of a limit of the system: what met it is tried again."""
-    if isinstance(error, OSError) and error.errno in LIMITS:
+    if isinstance(error, OSError) and error.errno in _PASSING:
         raise error

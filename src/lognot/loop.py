@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import os
 import selectors
 import time
 from collections.abc import Callable
@@ -17,6 +18,9 @@ from lognot.channel import Channel, ChannelClosed
 from lognot.errors import LognotError, ProtocolError
 from lognot.messages import Message
 
+# A packet takes some 800 bytes of a socket's buffer (sock_alloc_send_pskb), which holds 208 KiB by default
+# and is seldom allowed more than some MiB (net.core.wmem_max): 16,384 packets in all.
+DRAINS = 256
 LONGEST_WAIT_S = 20 * 86400.0  # epoll_wait(2) counts milliseconds in an int
 
 OnMessage = Callable[[Message, int], None]
@@ -50,6 +54,7 @@ class Loop:
         self._selector = selectors.EpollSelector()
         self._timers: list[tuple[int, int, Timer]] = []
         self._on_message: dict[Channel, OnMessage] = {}  # of the attached channels
+        self._held_back: set[Channel] = set()  # those of them that hold back
         self._order = itertools.count()  # timers of the same moment in the order in which they were set
 
     def watch(self, source: HasFileno | int, callback: Callable[[], object]) -> None:
@@ -60,9 +65,13 @@ class Loop:
         """Undo `watch` or `attach`; before the descriptor is closed."""
         self._selector.unregister(source)
 
-    def attach(self, channel: Channel, on_message: OnMessage, on_closed: OnClosed) -> None:
+    def attach(
+        self, channel: Channel, on_message: OnMessage, on_closed: OnClosed, *, holds_back: bool = False
+    ) -> None:
         """Receive from a channel.
 
+        With `holds_back`, nothing is received while something waits to be sent: a peer that asks and does not
+        read the answers has to wait, and costs no memory. At most one side of a connection may do so.
         `on_message` gets each message with its descriptor (-1: none), which it then owns; it may find that
         the message makes no sense and raise ProtocolError. `on_closed` gets that, or ChannelClosed, once;
         the channel is forgotten and closed by then.
@@ -71,8 +80,7 @@ class Loop:
         def ready(events: int) -> None:
             try:
                 if events & selectors.EVENT_READ:
-                    for message, fd in channel.receive():
-                        on_message(message, fd)
+                    _hand_out(channel.receive(), on_message)
                 if events & selectors.EVENT_WRITE and channel.fileno() >= 0 and _is_flushed(channel):
                     self._selector.modify(channel, selectors.EVENT_READ, ready)
             except (ChannelClosed, ProtocolError) as error:
@@ -81,14 +89,23 @@ class Loop:
 
         self._selector.register(channel, selectors.EVENT_READ, ready)
         self._on_message[channel] = on_message
+        if holds_back:
+            self._held_back.add(channel)
 
     def drain(self, channel: Channel) -> None:
-        """Hand out what a dead peer has still sent, then detach its channel. `on_closed` is not called."""
+        """Hand out what a dead peer has still sent, then detach its channel. `on_closed` is not called.
+
+        A process that it left behind can have its end, and go on: no more is taken than may have waited.
+        """
         on_message = self._on_message.get(channel)
         try:
-            while on_message is not None and (waiting := channel.receive()):
-                for message, fd in waiting:
-                    on_message(message, fd)
+            for _ in range(DRAINS):
+                if on_message is None:
+                    break
+                waiting = channel.receive()
+                if not waiting:
+                    break
+                _hand_out(waiting, on_message)
         except (ChannelClosed, ProtocolError):
             pass  # the end of what it sent
         self.detach(channel)
@@ -96,6 +113,7 @@ class Loop:
     def detach(self, channel: Channel) -> None:
         """Forget and close a channel; one that is closed already is fine."""
         self._on_message.pop(channel, None)
+        self._held_back.discard(channel)
         if channel.fileno() >= 0:
             if channel.fileno() in self._selector.get_map():
                 self._selector.unregister(channel)
@@ -116,8 +134,9 @@ class Loop:
         except ChannelClosed:
             return
         if channel.pending_bytes:
+            reading = 0 if channel in self._held_back else selectors.EVENT_READ
             key = self._selector.get_key(channel)
-            self._selector.modify(channel, selectors.EVENT_READ | selectors.EVENT_WRITE, key.data)
+            self._selector.modify(channel, reading | selectors.EVENT_WRITE, key.data)
 
     def call_at(self, deadline_ns: int, call: Callable[[], None]) -> Timer:
         """Make a call at a time, or as soon after it as the loop turns."""
@@ -150,6 +169,18 @@ class Loop:
         if deadline_ns is None:
             return None
         return min(max(0.0, (deadline_ns - time.monotonic_ns()) / 1e9), LONGEST_WAIT_S)
+
+
+def _hand_out(messages: list[tuple[Message, int]], on_message: OnMessage) -> None:
+    """Call for each message; when one makes no sense, the descriptors of those behind it are closed."""
+    waiting = iter(messages)
+    try:
+        for message, fd in waiting:
+            on_message(message, fd)
+    finally:
+        for _, fd in waiting:
+            if fd >= 0:
+                os.close(fd)
 
 
 def _is_flushed(channel: Channel) -> bool:

@@ -63,8 +63,9 @@ class Notice(IntEnum):
     FORK_FAILED = 9  # an action could not be started yet; text: the error
     ACTION_OUTPUT_CUT = 10  # about an item; number: bytes left out
     FILE_UNREADABLE = 11  # about a log; text: the error
+    POSITION_LOST = 13  # about a log: how far it was read makes no sense
     CONFIG_DIFFERS = 12  # an executor waits, since its launcher reads another config
-    LEFTOVER_DIFFERS = 13  # about a log; the file that it was rotated to is another one by now
+    LEFTOVER_DIFFERS = 14  # about a log; the file that it was rotated to is another one by now
 
 
 class Message:
@@ -144,7 +145,7 @@ class AdoptAction(Message):
     """An action that the last executor started and that still runs: mind its timeout, say when it ends."""
 
     item_id: int = wire.u32()
-    pid: int = wire.u32()
+    pid: int = wire.pid()
     age_ms: int = wire.u64()
 
 
@@ -299,7 +300,7 @@ class ActionStarted(Message):
     """An action's shell was started."""
 
     item_id: int = wire.u32()
-    pid: int = wire.u32()
+    pid: int = wire.pid()
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,7 +308,7 @@ class ActionOutput(Message):
     """One line that an action printed."""
 
     item_id: int = wire.u32()
-    pid: int = wire.u32()
+    pid: int = wire.pid()
     line: bytes = wire.data(MAX_QUOTE_BYTES)
 
 
@@ -316,7 +317,7 @@ class ActionFinished(Message):
     """An action's shell ended."""
 
     item_id: int = wire.u32()
-    pid: int = wire.u32()
+    pid: int = wire.pid()
     wait_status: int = wire.wait_status()  # as waitpid(2) gives it; UNKNOWN_STATUS for one that was adopted
     duration_ms: int = wire.u64()
     timed_out: bool = wire.flag()
@@ -329,7 +330,7 @@ class ActionFinished(Message):
 class ExecutorStarted(Message):
     """From the launcher, on an executor's connection to the supervisor: its process."""
 
-    pid: int = wire.u32()
+    pid: int = wire.pid()
 
 
 @dataclass(frozen=True, slots=True)

@@ -174,9 +174,12 @@ class Monitor:
 
     def _replay(self) -> None:
         """Count again what the last monitor has counted."""
+        now_ns = time.monotonic_ns()
         for record in self._ledger.replay():
             rule = self._rules.get(record.item_id)
-            if rule:
+            if (
+                rule and record.time_ns <= now_ns
+            ):  # a later one is no fact, and would put off a deadline for ever
                 rule.replay(record)
 
     def _begin(self) -> None:

@@ -27,6 +27,11 @@ class MountTable:
         """The descriptor to select for."""
         return self._changes.fileno()
 
+    def close(self) -> None:
+        """Close it."""
+        self._changes.close()
+        os.close(self._fd)
+
     def take(self) -> None:
         """Have it readable again only after the next change."""
         self._changes.poll(0)

@@ -13,11 +13,16 @@ In a directory that somebody but root can write to, that somebody chooses what a
         link that led to it must still be there after they were counted: else it may be one that was
         removed just before.
 
+A file system in memory that the kernel makes up, such as /proc, is no place for a log: it tells of no
+change, what a file there says depends on who reads it, and its owner can change between check and open
+(proc(5)). On FUSE, whoever mounted it says whose a symbolic link is, so none is followed there.
+
 Started without root there is nothing to gain by a trick, and only the kind of file is looked at.
 """
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import os
@@ -27,7 +32,27 @@ from collections.abc import Callable
 from lognot.errors import OpenRefusedError
 
 MAX_SYMLINKS = 40  # as the kernel (path_resolution(7))
+MAX_NAME_BYTES = 255  # NAME_MAX; a link's target can hold longer names, which no directory has
 MAX_LOOKUPS = 100  # of a name that is moved just when it was looked up; a rotation does that once
+
+# statfs(2), linux/magic.h: what the kernel makes up as it is read.
+_MADE_UP = {
+    0x9FA0: "proc",
+    0x62656572: "sysfs",
+    0x64626720: "debugfs",
+    0x74726163: "tracefs",
+    0x73636673: "securityfs",
+    0x62656570: "configfs",
+    0x27E0EB: "cgroup",
+    0x63677270: "cgroup2",
+}
+_FUSE = 0x65735546
+_STATFS_BYTES = 256  # struct statfs is 120 on 64-bit machines
+# The first field of struct statfs is as wide as a word, but on s390x.
+_f_type = ctypes.c_uint if os.uname().machine == "s390x" else ctypes.c_ulong
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.fstatfs.argtypes = (ctypes.c_int, ctypes.c_char_p)
+_libc.fstatfs.restype = ctypes.c_int
 
 Visit = Callable[[int, bytes], None]
 
@@ -69,6 +94,8 @@ class _Walk:
     def run(self) -> int:
         while self._names:
             name = self._names.pop()
+            if len(name) > MAX_NAME_BYTES:
+                raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), self._path)
             self._visit(self._directory, name)
             fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._directory)
             try:
@@ -91,6 +118,10 @@ class _Walk:
         raise OpenRefusedError("is a directory; expected a regular file")
 
     def _follow(self, fd: int, status: os.stat_result) -> None:
+        if os.geteuid() == 0 and _file_system(fd) == _FUSE:
+            raise OpenRefusedError(
+                "leads over a symbolic link on a FUSE file system, whose owner cannot be known; refused"
+            )
         self._links += 1
         if self._links > MAX_SYMLINKS:
             raise OSError(errno.ELOOP, "too many symbolic links", self._path)
@@ -123,6 +154,9 @@ class _Walk:
         """
         if not stat.S_ISREG(status.st_mode):
             raise OpenRefusedError(f"is {_kind(status.st_mode)}; expected a regular file")
+        made_up = _MADE_UP.get(_file_system(fd))
+        if made_up:
+            raise OpenRefusedError(f"is on a file system of type {made_up}, which holds no logs; refused")
         if self._owner_wanted not in (None, status.st_uid):
             raise OpenRefusedError(
                 "leads over another user's symbolic link to a file that is not this user's; refused"
@@ -158,6 +192,15 @@ class _Walk:
             os.close(listed)
         parent = os.readlink(f"/proc/self/fd/{self._directory}".encode())
         return os.readlink(f"/proc/self/fd/{fd}".encode()) == parent.rstrip(b"/") + b"/" + name
+
+
+def _file_system(fd: int) -> int:
+    """The type of file system that a descriptor is on, as a number of statfs(2)."""
+    answer = ctypes.create_string_buffer(_STATFS_BYTES)
+    if _libc.fstatfs(fd, answer) < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return _f_type.from_buffer(answer).value
 
 
 def _names(path: bytes) -> list[bytes]:

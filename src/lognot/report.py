@@ -12,6 +12,7 @@ from lognot import messages as m
 from lognot.children import how_it_ended
 from lognot.journal import DEBUG, ERROR, INFO, NOTICE, WARNING, Event, Journal
 from lognot.messages import Notice
+from lognot.quota import QuotaJournal
 from lognot.settings import Item
 
 
@@ -19,7 +20,7 @@ def _named(item: Item | None) -> str:
     return f"[{item.name}]" if item else "[item of an earlier config]"
 
 
-def item_fired(journal: Journal, item: Item | None, fired: m.ItemFired) -> None:
+def item_fired(journal: Journal | QuotaJournal, item: Item | None, fired: m.ItemFired) -> None:
     """A bound was passed."""
     frequency = None
     if item:
@@ -50,19 +51,19 @@ def item_fired(journal: Journal, item: Item | None, fired: m.ItemFired) -> None:
     )
 
 
-def action_started(journal: Journal, item: Item | None, started: m.ActionStarted) -> None:
+def action_started(journal: Journal | QuotaJournal, item: Item | None, started: m.ActionStarted) -> None:
     """An action's shell runs."""
     text = f"{_named(item)} action started as pid {started.pid}"
     journal.write(Event.ACTION_STARTED, DEBUG, text, item=item.name if item else None, pid=started.pid)
 
 
-def action_output(journal: Journal, item: Item | None, output: m.ActionOutput) -> None:
+def action_output(journal: Journal | QuotaJournal, item: Item | None, output: m.ActionOutput) -> None:
     """An action printed a line."""
     text = f"{_named(item)} says: {output.line.decode('utf-8', 'surrogateescape')}"
     journal.write(Event.ACTION_OUTPUT, INFO, text, item=item.name if item else None, pid=output.pid)
 
 
-def action_finished(journal: Journal, item: Item | None, finished: m.ActionFinished) -> None:
+def action_finished(journal: Journal | QuotaJournal, item: Item | None, finished: m.ActionFinished) -> None:
     """An action's shell ended: not a word too loud when it went well."""
     seconds = finished.duration_ms / 1000
     fields: dict[str, str | int | None] = {
@@ -86,10 +87,16 @@ def action_finished(journal: Journal, item: Item | None, finished: m.ActionFinis
     journal.write(event, priority, f"{_named(item)} action {how} after {seconds:.3f} s", **fields)
 
 
-_ABOUT_LOGS = (Notice.LINE_CUT, Notice.TRUNCATED, Notice.FILE_UNREADABLE, Notice.LEFTOVER_DIFFERS)
+_ABOUT_LOGS = (
+    Notice.LINE_CUT,
+    Notice.TRUNCATED,
+    Notice.FILE_UNREADABLE,
+    Notice.LEFTOVER_DIFFERS,
+    Notice.POSITION_LOST,
+)
 
 
-def note(journal: Journal, role: str, said: m.Note, item: Item | None, path: str) -> None:
+def note(journal: Journal | QuotaJournal, role: str, said: m.Note, item: Item | None, path: str) -> None:
     """A less privileged role has something for the log; `item` and `path` are what its number may mean."""
     name = _named(item)
     text = said.text.decode("utf-8", "surrogateescape")
@@ -136,6 +143,9 @@ def note(journal: Journal, role: str, said: m.Note, item: Item | None, path: str
         case Notice.LEFTOVER_DIFFERS:
             event, priority = Event.RESUME_LOST, ERROR
             sentence = f"what log '{path}' was rotated to before the start is another file by now: not read"
+        case Notice.POSITION_LOST:
+            event, priority = Event.LOG_UNREADABLE, ERROR
+            sentence = f"how far log '{path}' was read is not known any more, going on at its end"
         case Notice.CONFIG_DIFFERS:
             event, priority = Event.CONFIG_REFUSED, WARNING  # the actions wait
             sentence = (

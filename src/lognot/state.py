@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lognot.errors import StateError
-from lognot.ledger import MAX_STREAMS, Position
+from lognot.ledger import MAX_OFFSET, MAX_STREAMS, Position
 from lognot.settings import MAX_ITEMS
 
 VERSION = 1
-MAX_OFFSET = 2**63 - 1  # what off_t can say
+
 _DIGEST_BYTES = 16
 KEY_BYTES = 16
 

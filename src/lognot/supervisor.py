@@ -34,6 +34,7 @@ from lognot.ledger import Ledger
 from lognot.logs import Logs
 from lognot.loop import Loop, Timer
 from lognot.mounts import MountTable
+from lognot.quota import Quota, QuotaJournal
 from lognot.service import Notifier, SignalQueue
 from lognot.settings import MAX_ATHREAD_COUNT, Config, config_to_json
 from lognot.users import Account
@@ -46,6 +47,11 @@ RETRY_LIMITED_S = 5.0  # a limit of the system was met; nothing tells when there
 EXECUTORS_S = 3.0  # readiness waits so long for them; they come up later too, and their actions wait
 MOUNTS_S = 0.5  # a change of the mounts mostly comes with others: containers, or a restart of autofs
 STATUS_INTERVAL_S = 1.0  # `systemctl status` need not change more often
+
+# What a role may make us log: some 20,000 short records at once, and then 350 a second. An honest one is far
+# below that, but for a moment, and one that was taken over does not fill the disk.
+ROLE_BURST_BYTES = 8 * 1024 * 1024
+ROLE_BYTES_PER_S = 128 * 1024
 
 # Nobody changes a config that was handed out, we neither (memfd_create(2)).
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
@@ -69,6 +75,7 @@ class _Executor:
     executor_id: int
     account: Account
     keeper: Keeper
+    journal: QuotaJournal  # for what it says
     running: dict[int, tuple[int, int]] = field(default_factory=dict)  # pid -> item, start in monotonic ns
     wanted: bool = True  # the config in use names this account
     connected: bool = False  # it and the monitor that runs have a connection
@@ -104,6 +111,7 @@ class Supervisor:
         self._continuity = continuity
         self._saved: SavedLogs = saved or {}
         self._ledger = (continuity.ledger if continuity else None) or Ledger()
+        self._monitor_journal = _quota_journal(journal, "the monitor")
         self._logs = Logs(self._ledger, journal, continuity.roll if continuity else None)
         self._notifier = Notifier()
         self._monitor = Keeper(
@@ -257,12 +265,13 @@ class Supervisor:
 
     def _fork_monitor(self) -> Child:
         pid = os.getpid()
-        return start_child(
-            "monitor",
-            lambda channel: self._roles.monitor(channel, self._ledger, pid),
-            from_child=m.MONITOR_TO_SUPERVISOR,
-            to_child=m.SUPERVISOR_TO_MONITOR,
-        )
+        with self._ledger.shared():
+            return start_child(
+                "monitor",
+                lambda channel: self._roles.monitor(channel, self._ledger, pid),
+                from_child=m.MONITOR_TO_SUPERVISOR,
+                to_child=m.SUPERVISOR_TO_MONITOR,
+            )
 
     def _on_monitor_start(self) -> None:
         self._configure(self._monitor)
@@ -340,10 +349,10 @@ class Supervisor:
                     self._retry_timer.cancel()
                     self._retry_limited()
             case m.ItemFired():
-                report.item_fired(self._journal, self._catalogue.item(message.item_id), message)
+                report.item_fired(self._monitor_journal, self._catalogue.item(message.item_id), message)
                 self._status_later()
             case m.Note():
-                self._on_note(self._monitor, message)
+                self._on_note(self._monitor_journal, self._monitor.name, message)
             case m.PeerBroke(executor_id):
                 self._on_peer_broke(self._executors.get(executor_id))
             case m.Begun(token):
@@ -407,7 +416,7 @@ class Supervisor:
             on_end=lambda wait_status: self._on_executor_end(executor),
             on_give_up=self._give_up,
         )
-        executor = _Executor(executor_id, account, keeper)
+        executor = _Executor(executor_id, account, keeper, _quota_journal(self._journal, keeper.name))
         return executor
 
     def _configure_executor(self, executor: _Executor) -> None:
@@ -425,19 +434,19 @@ class Supervisor:
     def _on_executor_message(self, executor: _Executor, message: m.Message) -> None:
         match message:
             case m.ActionStarted(item_id, pid):
+                if len(executor.running) >= MAX_ATHREAD_COUNT and pid not in executor.running:
+                    raise ProtocolError("more actions than may run")
                 executor.running[pid] = (item_id, time.monotonic_ns())
                 self._actions_run += 1
-                if len(executor.running) > MAX_ATHREAD_COUNT:
-                    raise ProtocolError("more actions than may run")
-                report.action_started(self._journal, self._catalogue.item(item_id), message)
+                report.action_started(executor.journal, self._catalogue.item(item_id), message)
             case m.ActionOutput(item_id):
-                report.action_output(self._journal, self._catalogue.item(item_id), message)
+                report.action_output(executor.journal, self._catalogue.item(item_id), message)
             case m.ActionFinished(item_id, pid):
                 executor.running.pop(pid, None)
-                report.action_finished(self._journal, self._catalogue.item(item_id), message)
+                report.action_finished(executor.journal, self._catalogue.item(item_id), message)
                 self._status_later()
             case m.Note():
-                self._on_note(executor.keeper, message)
+                self._on_note(executor.journal, executor.keeper.name, message)
             case m.PeerBroke():
                 self._monitor.expel(ProtocolError("what it sent to an executor does not validate"))
             case m.ExecutorStarted(pid):
@@ -480,10 +489,8 @@ class Supervisor:
     def _give_up(self) -> None:
         self._exit_status = 1  # the others end by themselves when their channels close
 
-    def _on_note(self, keeper: Keeper, note: m.Note) -> None:
-        report.note(
-            self._journal, keeper.name, note, self._catalogue.item(note.about), self._logs.path(note.about)
-        )
+    def _on_note(self, journal: QuotaJournal, role: str, note: m.Note) -> None:
+        report.note(journal, role, note, self._catalogue.item(note.about), self._logs.path(note.about))
 
     def _retry_limited_later(self) -> None:
         if self._logs.limited() and self._retry_timer is None:
@@ -578,3 +585,7 @@ class Supervisor:
     def _stop_when_alone(self) -> None:
         if self._stopping and not self._monitor.child and not self._executors:
             self._exit_status = 0
+
+
+def _quota_journal(journal: Journal, who: str) -> QuotaJournal:
+    return QuotaJournal(journal, who, Quota(ROLE_BURST_BYTES, ROLE_BYTES_PER_S))

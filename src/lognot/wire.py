@@ -17,6 +17,7 @@ from lognot.errors import ProtocolError
 
 MAX_NAME_BYTES = 255  # NAME_MAX of Linux
 MAX_WATCHES = 4096  # directories that one path may lead through, symbolic links included
+MAX_PID = 2**22  # PID_MAX_LIMIT of Linux (proc(5), pid_max)
 UNKNOWN_STATUS = 0xFFFFFFFF  # of a process that was another's child
 MAX_GROUPS = 65536  # PCRE numbers groups up to 65535
 
@@ -82,6 +83,13 @@ def u32() -> Any:
 def u64() -> Any:
     """An unsigned number below 2**64."""
     return field(metadata={"codec": Codec(_U64.pack, lambda reader: _U64.unpack(reader.take(8))[0])})
+
+
+def pid() -> Any:
+    """A process id: the functions of the os module take no larger ones."""
+    return field(
+        metadata={"codec": Codec(_U32.pack, lambda reader: _bounded(reader.number(), MAX_PID))},
+    )
 
 
 def flag() -> Any:

@@ -264,7 +264,7 @@ def test_a_peer_that_goes_while_something_waits_is_noticed(pair: Callable[..., P
 
 def test_half_a_message_is_never_given_out(pair: Callable[..., Pair], file: int) -> None:
     both = pair()
-    both.send_raw(b"\1" + m.encode(m.ConnectExecutor(1))[:2], file)
+    both.send_raw(b"\1" + m.encode(m.ConnectExecutor(1)) + bytes(PACKET_BYTES - 5), file)
     assert both.ours.receive() == []
     both.close_peer()
     with pytest.raises(ChannelClosed):
@@ -294,9 +294,8 @@ def test_several_descriptors_in_a_packet_are_refused(
 
 def test_a_descriptor_with_each_packet_of_a_message_is_refused(pair: Callable[..., Pair], file: int) -> None:
     both = pair()
-    data = m.encode(m.ConnectExecutor(1))
-    both.send_raw(b"\1" + data[:1], file)
-    both.send_raw(b"\0" + data[1:], file)
+    for _ in range(2):
+        both.send_raw(b"\1" + bytes(PACKET_BYTES), file)
     with pytest.raises(ProtocolError, match="two descriptors"):
         both.ours.receive()
 
@@ -366,9 +365,17 @@ def test_a_packet_that_was_cut_is_refused(pair: Callable[..., Pair]) -> None:
 def test_a_message_over_the_cap_is_refused_long_before_its_end(pair: Callable[..., Pair]) -> None:
     both = pair(limit=1000)
     with pytest.raises(ProtocolError, match="more than 1000 bytes"):
-        for _ in range(10):
-            both.send_raw(b"\1" + bytes(300))
-            both.ours.receive()
+        both.send_raw(b"\1" + bytes(PACKET_BYTES))
+        both.ours.receive()
+
+
+@pytest.mark.parametrize("length", [1, 1000, PACKET_BYTES - 1])
+def test_a_packet_that_more_follows_is_full(pair: Callable[..., Pair], length: int) -> None:
+    """Else a message could be an endless row of tiny ones, each of which takes us time."""
+    both = pair()
+    both.send_raw(b"\1" + bytes(length))
+    with pytest.raises(ProtocolError, match="malformed"):
+        both.ours.receive()
 
 
 def test_a_descriptor_over_our_own_limit_is_a_protocol_error(pair: Callable[..., Pair], file: int) -> None:

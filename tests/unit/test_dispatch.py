@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from lognot import channel as channel_module
 from lognot import dispatch
 from lognot.channel import MAX_MESSAGE_BYTES, Channel, socket_pair
 from lognot.dispatch import Dispatcher, occasion
@@ -150,7 +151,7 @@ def test_too_many_are_refused_and_room_comes_back(bench: Bench, monkeypatch: pyt
 
 
 def test_too_many_bytes_are_refused(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dispatch, "MAX_WAITING_BYTES", 1000)
+    monkeypatch.setattr(dispatch, "MAX_WAITING_BYTES", 1200)
     bench.dispatcher.run(action(1, b"x" * 900))
     assert not bench.dispatcher.has_room(action(2, b"x" * 900))
     assert bench.dispatcher.has_room(action(3, b"x"))
@@ -176,3 +177,40 @@ def test_retired_waits_for_nothing(bench: Bench) -> None:
 def test_occasions_tell_apart() -> None:
     assert occasion(action(1)) == occasion(taken(1)) == occasion(starting(1))
     assert occasion(action(1)) != occasion(action(2))
+
+
+def test_an_executor_that_gives_back_more_than_may_wait_is_reported(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "MAX_WAITING", 5)
+    executor = bench.executor()
+    for position in range(100):
+        executor.send(action(position))
+    for _ in range(5):
+        bench.turn()
+    assert bench.broken == 1
+    assert len(bench.dispatcher._waiting) == 10
+
+
+def test_offsets_outside_of_the_line_are_reported(bench: Bench) -> None:
+    """They would cost the next executor its trust in us."""
+    executor = bench.executor()
+    executor.send(RunAction(1, Kind.UPBOUND, 7, 1, 1, b"abc", ((0, 4),)))
+    bench.turn()
+    assert bench.broken == 1
+    assert not bench.dispatcher._waiting
+
+
+def test_an_executor_that_takes_actions_and_does_not_read_is_reported(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(channel_module, "MAX_PENDING_BYTES", 100_000)
+    executor = bench.executor()
+    position = 0
+    while not bench.broken:
+        position += 1
+        assert position < 10_000
+        executor.send(taken(position))
+        bench.dispatcher.run(action(position, b"x" * 1000))
+        bench.turn()
+    assert bench.broken == 1

@@ -37,6 +37,7 @@ LAYERS: tuple[tuple[str, set[str]], ...] = (
             "launched",
             "logs",
             "notes",
+            "quota",
             "report",
             "rule",
             "watchdog",

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import errno
+import signal
 
 import pytest
 
 from lognot import keeper as keeper_module
 from lognot.channel import Channel, socket_pair
+from lognot.children import start_child
+from lognot.errors import ProtocolError
 from lognot.journal import Event, Journal
 from lognot.keeper import ATTEMPTS_AGAIN, BOOT_ATTEMPTS, Keeper
 from lognot.launched import Launched
@@ -98,3 +101,36 @@ def test_a_role_that_was_told_to_stop_is_not_started_again(mortal: Mortal) -> No
     mortal.keeper.stop()
     mortal.keeper.start()
     assert mortal.starts == 0
+
+
+def test_one_is_expelled_once_however_often_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes a moment to die, and its peer could fill the log meanwhile."""
+    said: list[str] = []
+    journal = Journal(())
+    monkeypatch.setattr(journal, "write", lambda event, priority, text, **fields: said.append(text))
+    loop = Loop()
+    ended: list[int] = []
+
+    def on_end(wait_status: int) -> bool:
+        ended.append(wait_status)
+        return False
+
+    keeper = Keeper(
+        "role",
+        loop,
+        journal,
+        start=lambda: start_child(
+            "role", lambda channel: signal.pause(), from_child=frozenset(), to_child=frozenset()
+        ),
+        on_message=lambda message, fd: None,
+        on_start=lambda: None,
+        on_end=on_end,
+        on_give_up=lambda: None,
+    )
+    keeper.start()
+    for _ in range(100):
+        keeper.expel(ProtocolError("nonsense"))
+    while not ended:
+        loop.turn()
+    assert [text for text in said if "broke the protocol" in text] == said[1:]
+    assert len(said) == 2

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import copy
+import faulthandler
 import os
+import resource
 import signal
 import struct
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -16,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lognot import ledger as module
+from lognot.files import Files
 from lognot.ledger import (
     FATAL_DEATHS,
     JOURNAL_RECORDS,
@@ -28,6 +33,7 @@ from lognot.ledger import (
     Record,
     Search,
 )
+from lognot.messages import LogOpened, Notice, Start
 
 SEARCH = Search(stream_id=7, position=2**48 + 5, item_id=3)
 
@@ -263,7 +269,8 @@ def test_killed_at_any_moment_for_real(supervisors: Ledger) -> None:
     deaths = 0
     while deaths < 40:
         assert time.monotonic() < deadline
-        pid = os.fork()
+        with supervisors.shared():
+            pid = os.fork()
         if pid == 0:
             try:
                 _count_for_ever(new_monitor(supervisors))
@@ -376,3 +383,62 @@ def test_garbage_never_raises_nor_takes_for_ever(data: st.DataObject) -> None:
     monitor.commit([(0, Position(1))])
     assert supervisors.position(0) == Position(1)
     assert time.monotonic() - begin < 5
+
+
+# What a monitor that was taken over leaves.
+
+
+@pytest.mark.parametrize("number", [2**62 + 1, 2**63 - 1, 2**63, 2**64 - 1])
+@pytest.mark.parametrize("place", ["_HEAD_AT", "_TIP_AT", "_CHANGES_HEAD_AT"])
+def test_no_number_of_records_ends_the_next_monitor(supervisors: Ledger, place: str, number: int) -> None:
+    struct.pack_into("Q", supervisors._memory, getattr(module, place), number)
+    struct.pack_into("I", supervisors._memory, module._CHANGES_COUNT_AT, 1)
+    for _ in range(2):
+        successor = new_monitor(supervisors)
+        list(successor.replay())
+        write(successor, record(1))
+        successor.commit([(0, Position(1, 5))])
+    assert record(1) in new_monitor(supervisors).replay()
+
+
+def test_statistics_may_overflow(supervisors: Ledger) -> None:
+    struct.pack_into("=QQQ", supervisors._memory, module._STATISTICS_AT, 2**64 - 1, 2**64 - 1, 5)
+    supervisors.add_statistics(3, 1, 1)
+    assert supervisors.statistics() == (2, 0, 6)
+
+
+def test_a_file_that_was_truncated_more_often_than_can_be(supervisors: Ledger) -> None:
+    supervisors.assign(0, Position(1, 5, generation=2**32 - 1))
+    known = supervisors.position(0)
+    supervisors.commit([(0, Position(1, 5, generation=known.generation + 1))])
+    assert supervisors.position(0) == Position(1, 5, generation=0)
+
+
+@pytest.mark.parametrize(("shared", "end"), [(True, 0), (False, signal.SIGSEGV)])
+def test_nobody_has_it_but_whom_it_is_shared_with(supervisors: Ledger, shared: bool, end: int) -> None:
+    with supervisors.shared() if shared else nullcontext():
+        pid = os.fork()
+        if pid == 0:
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+            faulthandler.disable()
+            supervisors.statistics()
+            os._exit(0)
+    _, status = os.waitpid(pid, 0)
+    assert status == end
+
+
+@pytest.mark.parametrize("offset", [2**62 + 1, 2**63 - 1, 2**63, 2**64 - 2, 2**64 - 1])
+def test_a_position_that_makes_no_sense_is_the_end_of_the_file(supervisors: Ledger, offset: int) -> None:
+    supervisors.assign(0, Position(1, offset, 2**32 - 1, True, b"x" * 16))
+    said: list[object] = []
+    notes: Any = SimpleNamespace(say=lambda *words: said.append(words))
+    files = Files(new_monitor(supervisors), notes, lambda message: None, lambda: True, lambda: None)
+    files.configure({1}, 1024)
+    fd = os.memfd_create("log")
+    os.write(fd, b"old\nunfinished")
+    files.opened(LogOpened(1, 1, 0, 1, Start.COMMITTED, 0, 0), fd)
+    os.write(fd, b" line\n")
+    [(_, reading)] = files.readings()
+    assert [block.lines for block in reading.blocks] == [b"unfinished line\n"]
+    assert said == [(Notice.POSITION_LOST, 1)]
+    files.configure(set(), 1024)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import gc
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from unittest.mock import patch
@@ -15,7 +17,7 @@ from lognot import logs as module
 from lognot.journal import Event, Journal
 from lognot.ledger import NOT_BEGUN, Ledger, Position
 from lognot.logs import MAX_REMEMBERED, MAX_ROTATED, Logs
-from lognot.messages import LogLooked, LogOpened, Message, Start, StreamUnwritten, UseWatches
+from lognot.messages import LogLooked, LogOpened, Message, Start, StreamUnwritten, UseWatches, encode
 from lognot.watch import Watches, WatchLimitError
 
 
@@ -495,3 +497,46 @@ def test_before_there_is_a_monitor_nothing_is_looked_at(world: World) -> None:
     world.logs.configure([str(world.path)])
     world.logs.look_all()
     assert world.logs.counts() == (0, 1)
+
+
+def test_whoever_renames_in_the_directory_does_not_fill_our_log(world: World) -> None:
+    world.start()
+    world.look()
+    for _ in range(1000):
+        world.path.rename(world.directory / "old")
+        world.look()
+        (world.directory / "old").rename(world.path)
+        world.look()
+    events = world.records.events
+    assert len(events) < 1500
+    assert events.count(Event.RECORDS_DROPPED) == 1
+
+
+def test_a_link_to_a_name_that_no_directory_has_is_only_trouble(world: World) -> None:
+    """Its name has no room in a message: the monitor was ended for it, again and again."""
+    world.path.unlink()
+    world.path.symlink_to("x" * 300)
+    world.start()
+    for _ in range(2):
+        opened, looked = world.look()
+        assert not opened
+        encode(looked)
+    assert world.records.events == [Event.LOG_REFUSED]
+
+
+def test_a_file_that_somebody_holds_a_lease_on_is_tried_again(world: World) -> None:
+    """Opening it never waits; nothing tells when the lease is gone."""
+    before = signal.signal(signal.SIGIO, signal.SIG_IGN)
+    holder = os.open(world.path, os.O_WRONLY)
+    try:
+        fcntl.fcntl(holder, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        world.start()
+        opened, _ = world.look()
+        assert not opened
+        assert world.logs.limited() == [1]
+        fcntl.fcntl(holder, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+        opened, _ = world.look()
+        assert opened
+    finally:
+        os.close(holder)
+        signal.signal(signal.SIGIO, before)

@@ -15,6 +15,7 @@ from lognot.errors import ProtocolError
 
 U32 = st.integers(0, 2**32 - 1)
 U64 = st.integers(0, 2**64 - 1)
+PID = st.integers(0, 2**22)
 NUMBERS = st.lists(U32, max_size=50).map(tuple)
 QUOTE = st.binary(max_size=300)
 KIND = st.sampled_from(m.Kind)
@@ -36,7 +37,7 @@ MESSAGES: dict[type[m.Message], st.SearchStrategy[m.Message]] = {
     m.StreamUnwritten: st.builds(m.StreamUnwritten, U64),
     m.ConnectExecutor: st.builds(m.ConnectExecutor, U32),
     m.ConnectMonitor: st.builds(m.ConnectMonitor),
-    m.AdoptAction: st.builds(m.AdoptAction, U32, U32, U64),
+    m.AdoptAction: st.builds(m.AdoptAction, U32, PID, U64),
     m.Begin: st.builds(m.Begin, U64),
     m.Ping: st.builds(m.Ping),
     m.Stop: st.builds(m.Stop, U32),
@@ -53,11 +54,11 @@ MESSAGES: dict[type[m.Message], st.SearchStrategy[m.Message]] = {
     m.UseStartMark: st.builds(m.UseStartMark),
     m.ActionStarting: st.builds(m.ActionStarting, U32, KIND, U64, U64),
     m.ActionTaken: st.builds(m.ActionTaken, U32, KIND, U64, U64),
-    m.ActionStarted: st.builds(m.ActionStarted, U32, U32),
-    m.ActionOutput: st.builds(m.ActionOutput, U32, U32, QUOTE),
-    m.ActionFinished: st.builds(m.ActionFinished, U32, U32, WAIT_STATUS, U64, st.booleans()),
+    m.ActionStarted: st.builds(m.ActionStarted, U32, PID),
+    m.ActionOutput: st.builds(m.ActionOutput, U32, PID, QUOTE),
+    m.ActionFinished: st.builds(m.ActionFinished, U32, PID, WAIT_STATUS, U64, st.booleans()),
     m.LaunchExecutor: st.builds(m.LaunchExecutor, U32, U32),
-    m.ExecutorStarted: st.builds(m.ExecutorStarted, U32),
+    m.ExecutorStarted: st.builds(m.ExecutorStarted, PID),
     m.ExecutorEnded: st.builds(m.ExecutorEnded, WAIT_STATUS),
     m.CheckConfig: st.builds(m.CheckConfig, st.binary(max_size=m.MAX_DIGEST_BYTES)),
     m.ConfigChecked: st.builds(m.ConfigChecked, st.booleans()),
@@ -254,3 +255,9 @@ def test_roles_may_send_only_what_is_theirs() -> None:
     assert {m.RunAction} == m.MONITOR_TO_EXECUTOR
     for kind in m.MONITOR_TO_SUPERVISOR | m.EXECUTOR_TO_SUPERVISOR | m.MONITOR_TO_EXECUTOR:
         assert not kind.fds, f"{kind.__name__}: nobody may give a more privileged process a descriptor"
+
+
+def test_a_pid_that_no_system_has_is_refused() -> None:
+    """The functions of the os module would raise OverflowError."""
+    with pytest.raises(ProtocolError, match="over the limit"):
+        m.decode(m.encode(m.ActionStarted(1, 2**22 + 1)), m.EXECUTOR_TO_SUPERVISOR)

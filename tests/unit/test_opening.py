@@ -461,6 +461,60 @@ def test_without_root_what_may_not_be_read_is_an_error(place: Path) -> None:
                 open_log(str(path), ignore)
 
 
+# Files that the kernel makes up.
+
+
+@needs_root
+@pytest.mark.parametrize("name", ["environ", "maps", "mem", "stat", "root/etc/shadow", "fd/3"])
+def test_a_users_symlink_into_proc_is_refused(place: Path, name: str) -> None:
+    """Also of a process of his own: it can execute a setuid program between our look and our open."""
+    secret = log(directory(place / "private", 0o700) / "secret", 0)
+    bob = directory(place / "bob", owner=BOB)
+    child = os.fork()
+    if child == 0:
+        os.dup2(os.open(secret, os.O_RDONLY), 3)
+        os.setgid(BOB)
+        os.setuid(BOB)
+        os.execv("/bin/sleep", ["sleep", "60"])
+    try:
+        deadline = time.monotonic() + 20
+        while os.stat(f"/proc/{child}").st_uid != BOB or not Path(f"/proc/{child}/fd/3").is_symlink():
+            assert time.monotonic() < deadline
+        symlink(bob / "log", f"/proc/{child}/{name}", BOB)
+        with pytest.raises(OpenRefusedError):
+            open_log(str(bob / "log"), ignore)
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+@pytest.mark.parametrize("path", ["/proc/version", "/proc/self/environ", "/sys/kernel/notes"])
+def test_what_the_kernel_makes_up_is_refused_for_everybody(path: str) -> None:
+    if not os.path.exists(path):
+        pytest.skip(f"no {path} here")
+    with pytest.raises(OpenRefusedError, match=r"is on a file system of type (proc|sysfs)"):
+        open_log(path, ignore)
+
+
+@needs_root
+def test_a_symlink_on_fuse_is_refused(place: Path) -> None:
+    """Whoever mounted it says there whose it is: here it claims to be root's, in a directory of root's."""
+    symlink(place / "link", log(place / "log"))
+    with patch("lognot.opening._file_system", return_value=0x65735546):
+        assert leads_to(place / "log", place / "log")
+        with pytest.raises(OpenRefusedError, match="FUSE"):
+            open_log(str(place / "link"), ignore)
+
+
+def test_a_link_to_a_name_that_no_directory_has(place: Path) -> None:
+    told: list[bytes] = []
+    symlink(place / "log", "x" * 256 + "/log")
+    with pytest.raises(OSError) as caught:
+        open_log(str(place / "log"), lambda directory_fd, name: told.append(name))
+    assert caught.value.errno == errno.ENAMETOOLONG
+    assert told[-1] == b"log"  # what was told has room in a message
+
+
 # What is told on the way.
 
 

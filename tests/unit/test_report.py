@@ -133,6 +133,7 @@ def test_what_was_lost_is_an_error() -> None:
         m.Notice.LINE_SKIPPED,
         m.Notice.FILE_UNREADABLE,
         m.Notice.ROLE_FAILED,
+        m.Notice.POSITION_LOST,
     }
     for notice in m.Notice.__members__.values():
         said = m.Note(notice, 1, 2, b"text")

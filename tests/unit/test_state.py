@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lognot.errors import StateError
-from lognot.ledger import Position
-from lognot.state import MAX_OFFSET, SavedStream, State, state_from_json, state_to_json
+from lognot.ledger import MAX_OFFSET, Position
+from lognot.state import SavedStream, State, state_from_json, state_to_json
 
 U64 = st.integers(0, 2**64 - 1)
 POSITIONS = st.builds(
@@ -55,6 +55,7 @@ def test_any_change_is_noticed(state: State, data: st.DataObject) -> None:
     [
         ("offset", -1),
         ("offset", 2**63),
+        ("offset", MAX_OFFSET + 1),
         ("offset", "1"),
         ("offset", 1.5),
         ("truncated", 2**32),

@@ -1,0 +1,70 @@
+"""How much a process that we do not trust may make us write into our own log.
+
+Roles gather what they have to say (notes.py), but one that was taken over does not, and whoever owns a
+directory on the way to a log can rename in it all day. So what comes of them goes through a quota: what is
+over is left out and counted, and that is said at most once a minute. Supervisor only.
+"""
+
+from __future__ import annotations
+
+import time
+
+from lognot.journal import WARNING, Event, Journal
+
+RECORD_BYTES = 256  # what a record costs beside its text: its header, and the names of its fields
+SAID_EVERY_NS = 60 * 10**9
+
+
+class Quota:
+    """A token bucket: so much at once, and so much a second. Pure.
+
+    Args:
+        burst: what may be taken at once, after a quiet time.
+        per_s: what comes back each second.
+    """
+
+    def __init__(self, burst: int, per_s: int) -> None:
+        self._burst_ns = burst * 10**9  # in billionths: what comes back in each nanosecond is a whole number
+        self._per_s = per_s
+        self._left_ns = self._burst_ns
+        self._last_ns = 0
+
+    def take(self, cost: int, now_ns: int) -> bool:
+        """Take so much, or nothing (False) when less than that is left."""
+        self._left_ns = min(self._burst_ns, self._left_ns + (now_ns - self._last_ns) * self._per_s)
+        self._last_ns = now_ns
+        if cost * 10**9 > self._left_ns:
+            return False
+        self._left_ns -= cost * 10**9
+        return True
+
+
+class QuotaJournal:
+    """Our own log, for what others make us write: at most a quota of it.
+
+    Args:
+        journal: our own log.
+        who: the others, as the log names them.
+        quota: in bytes of text, a record counted as RECORD_BYTES more.
+    """
+
+    def __init__(self, journal: Journal, who: str, quota: Quota) -> None:
+        self._journal = journal
+        self._who = who
+        self._quota = quota
+        self._left_out = 0
+        self._said_ns = -SAID_EVERY_NS
+
+    def write(self, event: Event, priority: int, message: str, /, **fields: str | bytes | int | None) -> None:
+        """Write one record, as `Journal.write` does, or leave it out."""
+        now_ns = time.monotonic_ns()
+        texts = (value for value in fields.values() if isinstance(value, (str, bytes)))
+        if self._quota.take(RECORD_BYTES + len(message) + sum(map(len, texts)), now_ns):
+            self._journal.write(event, priority, message, **fields)
+        else:
+            self._left_out += 1
+        if self._left_out and now_ns - self._said_ns >= SAID_EVERY_NS:
+            text = f"too much to log about {self._who}: {self._left_out} records were left out"
+            self._journal.write(Event.RECORDS_DROPPED, WARNING, text, count=self._left_out)
+            self._left_out = 0
+            self._said_ns = now_ns

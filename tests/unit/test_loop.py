@@ -1,0 +1,129 @@
+"""The loop and peers that are not honest."""
+
+from __future__ import annotations
+
+import gc
+import os
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from lognot import messages as m
+from lognot.channel import Channel, socket_pair
+from lognot.errors import LognotError, ProtocolError
+from lognot.loop import Loop
+from unit.descriptors import nothing_leaks
+
+PING = b"\0" + m.encode(m.Ping())
+
+
+class Pair:
+    """A channel on a loop, and a bare socket of its peer."""
+
+    def __init__(self, *accepts: type[m.Message], holds_back: bool = False) -> None:
+        self.loop = Loop()
+        ours, self.peer = socket_pair()
+        self.channel = Channel(ours, frozenset(accepts))
+        self.messages: list[m.Message] = []
+        self.errors: list[LognotError] = []
+        self.answer: m.Message | None = None
+        self.loop.attach(self.channel, self._on_message, self.errors.append, holds_back=holds_back)
+
+    def _on_message(self, message: m.Message, fd: int) -> None:
+        self.messages.append(message)
+        if fd >= 0:
+            os.close(fd)
+        if isinstance(message, m.UseStartMark):
+            raise ProtocolError("no")
+        if self.answer:
+            self.loop.send(self.channel, self.answer)
+
+    def close(self) -> None:
+        self.loop.detach(self.channel)
+        self.peer.close()
+        self.loop._selector.close()
+
+
+@pytest.fixture(autouse=True)
+def no_descriptor_leaks() -> Iterator[None]:
+    gc.collect()  # what other tests have left
+    with nothing_leaks():
+        yield
+
+
+def fill(peer: socket.socket, packet: bytes) -> int:
+    """Send until nothing fits any more; give how many fitted."""
+    count = 0
+    try:
+        while True:
+            peer.send(packet)
+            count += 1
+    except BlockingIOError:
+        return count
+
+
+def test_who_does_not_read_the_answers_is_not_heard() -> None:
+    """What waits for it stays the same, however much it asks; once it reads, all is answered."""
+    pair = Pair(m.Ping, holds_back=True)
+    pair.answer = m.Note(m.Notice.ROLE_FAILED, 0, 0, b"x" * m.MAX_QUOTE_BYTES)
+    asked = waits = 0
+    for _ in range(50):
+        asked += fill(pair.peer, PING)
+        pair.loop.turn(wait=False)
+        waits = max(waits, pair.channel.pending_bytes)
+    assert pair.channel.pending_bytes == waits
+    assert len(pair.messages) < 200 < asked
+    answers = 0
+    while answers < asked:
+        try:
+            pair.peer.recv(10_000)
+            answers += 1
+        except BlockingIOError:
+            pair.loop.turn(wait=False)
+    assert len(pair.messages) == asked
+    assert not pair.errors
+    pair.close()
+
+
+def test_the_end_of_one_who_does_not_read_is_noticed() -> None:
+    pair = Pair(m.Ping, holds_back=True)
+    pair.answer = m.Note(m.Notice.ROLE_FAILED, 0, 0, b"x" * m.MAX_QUOTE_BYTES)
+    while not pair.channel.pending_bytes:
+        fill(pair.peer, PING)
+        pair.loop.turn(wait=False)
+    pair.peer.close()
+    for _ in range(20):
+        pair.loop.turn(wait=False)
+    assert [type(error).__name__ for error in pair.errors] == ["ChannelClosed"]
+    pair.close()
+
+
+def test_what_a_dead_peer_leaves_behind_is_not_heard_for_ever() -> None:
+    """Another process has its end, and sends all the time."""
+    pair = Pair(m.Ping)
+    orphan = os.fork()
+    if orphan == 0:
+        try:
+            pair.channel._sock.close()  # else it would be its own reader
+            pair.peer.setblocking(True)
+            while True:
+                pair.peer.send(PING)
+        finally:
+            os._exit(0)
+    try:
+        pair.loop.drain(pair.channel)
+        assert pair.channel.fileno() < 0
+    finally:
+        pair.close()
+        os.waitpid(orphan, 0)
+
+
+def test_descriptors_behind_nonsense_are_closed() -> None:
+    pair = Pair(m.UseStartMark)
+    for _ in range(3):
+        socket.send_fds(pair.peer, [b"\0" + m.encode(m.UseStartMark())], [0])
+    pair.loop.turn(wait=False)
+    assert len(pair.messages) == 1
+    assert [str(error) for error in pair.errors] == ["no"]
+    pair.close()
