@@ -63,6 +63,7 @@ class Notice(IntEnum):
     ACTION_OUTPUT_CUT = 10  # about an item; number: bytes left out
     FILE_UNREADABLE = 11  # about a log; text: the error
     CONFIG_DIFFERS = 12  # an executor waits, since its launcher reads another config
+    NO_SANDBOX = 13  # the monitor has no filter of system calls; text: why
 
 
 class Message:

@@ -136,6 +136,9 @@ def note(journal: Journal, role: str, said: m.Note, item: Item | None, path: str
                 f"{role} holds back its actions: the config that it reads is not the one that lognot uses; "
                 "expected a reload after the file was changed, and the same options in both units"
             )
+        case Notice.NO_SANDBOX:
+            event, priority = Event.PRIVILEGES, WARNING
+            sentence = f"the {role} runs without a filter of system calls: {text}"
     about_log = said.notice in (Notice.LINE_CUT, Notice.TRUNCATED, Notice.FILE_UNREADABLE)
     journal.write(
         event,
