@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from lognot.channel import Channel, socket_pair
 from lognot.errors import LognotError
 from lognot.messages import MAX_QUOTE_BYTES, UNKNOWN_STATUS, Message, Note, Notice
-from lognot.privileges import lock_down, set_process_title
+from lognot.privileges import JIT_FILE_BYTES, lock_down, set_process_title
 from lognot.service import forget_signals
 from lognot.users import Account
 
@@ -211,7 +211,7 @@ def _answer(
         _inherit_only(writer)
         try:
             prepare()
-            lock_down(account)
+            lock_down(account, JIT_FILE_BYTES)
             data = function()
             status = 0
         except Exception as error:

@@ -31,7 +31,7 @@ from lognot.loop import Loop
 from lognot.messages import Kind, Notice
 from lognot.notes import Notes
 from lognot.pattern import choose_engine, has_jit, jit_uses_files, load_engines
-from lognot.privileges import lock_down
+from lognot.privileges import JIT_FILE_BYTES, lock_down
 from lognot.rule import Rule
 from lognot.sandbox import Sandbox
 from lognot.scan import Failure, Hit, Scanner
@@ -77,8 +77,9 @@ def shut_in(account: Account) -> str:
         LognotError, OSError: one of the other steps failed.
     """
     load_engines()  # which opens files
-    sandbox = Sandbox(jit_files=jit_uses_files())
-    lock_down(account)
+    jit_files = jit_uses_files()
+    sandbox = Sandbox(jit_files=jit_files)
+    lock_down(account, JIT_FILE_BYTES if jit_files else 0)
     ignore_stop_signals()
     sandbox.enter()
     return sandbox.missing

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import resource
+import signal
 import struct
 from collections.abc import Callable
 
@@ -35,6 +36,10 @@ _CAP_SETGID = 6
 _CAP_SETUID = 7
 _CAP_SETPCAP = 8
 _CAP_LEASE = 28
+
+# Where libpcre2 makes machine code in memory files (`pattern.jit_uses_files`), each holds that of some
+# regexes: 64 KiB, or as much as one regex takes, which is 320 KiB for one of 10,000 characters.
+JIT_FILE_BYTES = 16 * 1024 * 1024
 
 # What the supervisor uses: open and watch any log, signal the monitor, become others in its children, empty
 # the monitor's bounding set, and ask with a lease whether a file has a writer.
@@ -129,11 +134,15 @@ def keep_supervisor_capabilities(*, for_good: bool) -> None:
     _keep_capabilities(_OF_SUPERVISOR)
 
 
-def lock_down(account: Account) -> None:
+def lock_down(account: Account, file_bytes: int = 0) -> None:
     """Become the monitor's account and give up all that reading and counting does not need.
 
     No capability in any set, no new privileges, not dumpable (so that no process of the same user can look
     into it), no new process, no new file byte, and the end when the supervisor ends.
+
+    Args:
+        account: the monitor's.
+        file_bytes: so large may a file become after all, see JIT_FILE_BYTES.
 
     Raises:
         PrivilegeError: as `become`.
@@ -149,7 +158,8 @@ def lock_down(account: Account) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     # RLIMIT_NPROC and RLIMIT_FSIZE at zero: no fork, no thread, no write to any file (setrlimit(2)).
     resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # to try is an error, and not the end
     # After the change of ids, which would undo it; the supervisor may be gone by then.
     _prctl(_PR_SET_PDEATHSIG, 9)
     if os.getppid() != parent:

@@ -15,7 +15,7 @@ import signal
 import sys
 import warnings
 from fcntl import F_DUPFD_CLOEXEC, F_GETFD, F_GETFL, F_SETFD, F_SETFL
-from mmap import PROT_EXEC
+from mmap import MAP_SHARED, PROT_EXEC
 from typing import Any
 
 HOW_TO_HAVE_IT = "expected the package python3-seccomp (Debian) or python3-libseccomp (Fedora)"
@@ -115,6 +115,7 @@ def _make_filter(seccomp: Any, fionbio: int, *, jit_files: bool) -> Any:
     allow(mmap, has(4, -1))
     allow("mprotect", (2, PROT_EXEC, 0))
     if jit_files:
+        allow(mmap, has(3, MAP_SHARED))
         allow("memfd_create")
         allow("fchmod", has(1, 0))
         allow("ftruncate")
