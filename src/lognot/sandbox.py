@@ -39,7 +39,6 @@ _FCNTL_COMMANDS = (F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_DUPFD_CLOEXEC)  # no le
 _PR_SET_VMA = 0x53564D41  # linux/prctl.h: the C library names its memory, where a tunable asks for it
 _STANDARD_ERROR = 2  # is /dev/null; what a dying interpreter or C library prints
 _ALL_BITS = 0xFFFFFFFF  # of a C int
-_M_ARENA_MAX = -8  # mallopt(3), malloc.h
 
 
 class Sandbox:
@@ -70,15 +69,12 @@ class Sandbox:
         # Nobody reads what these print, and both would open the source file to show a line of it.
         sys.unraisablehook = _say_nothing
         warnings.simplefilter("ignore")
-        libc = ctypes.CDLL(None)
-        # When memory is short, malloc(3) would count processors and read /proc for a second arena.
-        libc.mallopt(_M_ARENA_MAX, 1)
         try:
             self._filter.load()
         except (OSError, RuntimeError) as error:
             self.missing = f"the kernel takes no filter of system calls: {error}"
         del self._filter
-        libc.malloc_trim(0)  # 0.4 MB that making it took
+        ctypes.CDLL(None).malloc_trim(0)  # 0.4 MB that making it took
 
 
 def _make_filter(seccomp: Any, fionbio: int, *, jit_files: bool) -> Any:

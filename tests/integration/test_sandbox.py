@@ -13,7 +13,6 @@ import socket
 import subprocess
 import sys
 import termios
-import warnings
 from collections.abc import Callable
 from fcntl import F_SETLEASE, F_SETOWN
 from pathlib import Path
@@ -352,7 +351,6 @@ def test_it_takes_and_gives_back_memory(shut: Shut) -> None:
 
 
 def test_it_lives_through_a_want_of_memory(shut: Shut) -> None:
-    """The C library would look around for more."""
     LIBC.malloc.restype = ctypes.c_void_p
 
     def want() -> None:
@@ -461,19 +459,32 @@ def test_without_a_filter_there_is_one_warning(
     assert lognot.log.count(NO_FILTER) == 1
 
 
-@pytest.mark.parametrize("name", ["unraisable", "warning"])
-def test_no_message_of_the_interpreter_opens_a_file(shut: Shut, name: str) -> None:
-    class Broken:
-        def __del__(self) -> None:
-            raise ValueError("nobody hears this")
+UNHEARD = """\
+import os, warnings
+from lognot.monitor import shut_in
+from lognot.users import Account
+class Broken:
+    def __del__(self):
+        raise ValueError("nobody hears this")
+assert shut_in(Account(*{!r})) == ""
+Broken()
+warnings.warn("nobody sees this")
+os._exit(7)
+"""
 
-    def say() -> None:
-        if name == "unraisable":
-            Broken()
-        else:
-            warnings.warn("nobody sees this", stacklevel=1)
 
-    shut.works(say)
+def test_no_message_of_the_interpreter_opens_a_file(tmp_path: Path) -> None:
+    """Python would show the line that it is about."""
+    account = monitors_account()
+    script = tmp_path / "script.py"
+    script.write_text(UNHEARD.format((account.uid, account.gid, (), account.name, account.home)))
+    done = subprocess.run(
+        [sys.executable, script],
+        env={**os.environ, "PYTHONPATH": str(SOURCE)},
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (7, b"")
 
 
 def test_when_it_finds_its_memory_broken_it_says_so_in_its_own_way(shut: Shut) -> None:
