@@ -28,7 +28,8 @@ _CALLS = (
     *("epoll_create1", "epoll_ctl", "epoll_wait", "epoll_pwait", "epoll_pwait2"),
     # The timer of long searches; the clocks where the kernel must be asked for them (vdso(7)).
     *("setitimer", "clock_gettime", "clock_gettime64", "gettimeofday", "time"),
-    *("brk", "mremap", "munmap", "madvise"),
+    # With mprotect(2) a compiler may make its own memory executable: PCRE's, or one of the interpreter.
+    *("brk", "mremap", "munmap", "mprotect", "madvise"),
     # Machine code that was just made is shown to the processor (ARM, RISC-V).
     *("cacheflush", "riscv_flush_icache"),
     *("futex", "futex_time64", "sched_yield", "getrandom", "getpid", "gettid"),
@@ -104,12 +105,11 @@ def _make_filter(seccomp: Any, fionbio: int, *, jit_files: bool) -> Any:
     # abort(3), which is how the interpreter and the C library end when they find their memory broken.
     allow("tgkill", has(0, os.getpid()), has(2, signal.SIGABRT))
     allow("prctl", has(0, _PR_SET_VMA))
-    # No file becomes code; PCRE writes the code that it compiles into memory that is no file's. Where there
+    # No file is mapped as code; PCRE writes what it compiles into memory that is no file's. Where there
     # is mmap2(2), the arguments of mmap(2) are in memory, which no filter can look into.
     mmap = "mmap2" if seccomp.resolve_syscall(here, "mmap2") >= 0 else "mmap"
     allow(mmap, (2, PROT_EXEC, 0))
     allow(mmap, has(4, -1))
-    allow("mprotect", (2, PROT_EXEC, 0))
     if jit_files:
         allow(mmap, has(3, MAP_SHARED))
         allow("memfd_create")

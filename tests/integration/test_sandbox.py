@@ -199,7 +199,6 @@ SOME_ARGUMENTS: dict[str, tuple[str, tuple[object, ...]]] = {
     "signals to others": ("fcntl", (0, F_SETOWN, 1)),
     "another signal to itself": ("tgkill", (0, 0, signal.SIGTERM)),  # 0: not the pid that the filter knows
     "a file that becomes code": ("mmap", (0, 4096, READ | EXEC, mmap.MAP_PRIVATE, 0, 0)),
-    "memory that becomes code": ("mprotect", (0, 0, READ | EXEC)),
     "writing to what it holds": ("write", (0, b"x", 0)),
 }
 
