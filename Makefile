@@ -5,9 +5,10 @@
 PYTHON := /usr/bin/python3
 BIN := .venv/bin
 
-# python-pcre where the distribution has it (Debian 12), libpcre2 elsewhere and beside it.
+# python-pcre where the distribution has it (Debian 12), libpcre2 elsewhere and beside it. Without python3-seccomp
+# lognot works with a sandbox less.
 RUN_PACKAGES := python3 python3-pyinotify python3-systemd python3-sdnotify libpcre2-8-0
-RUN_PACKAGES_WHERE_KNOWN := python3-pcre
+RUN_PACKAGES_WHERE_KNOWN := python3-pcre python3-seccomp
 TEST_PACKAGES := python3-venv logrotate mandoc passwd procps strace util-linux
 # Whoever is there is measured: a release that lacks one of them measures the others.
 BENCH_PACKAGES_WHERE_KNOWN := sec swatch swatchdog fail2ban mtail inotify-tools

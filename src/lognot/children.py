@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from lognot.channel import Channel, socket_pair
 from lognot.errors import NO_DESCRIPTOR_STATUS, RAISE, LognotError
 from lognot.messages import MAX_QUOTE_BYTES, UNKNOWN_STATUS, Message, Note, Notice
-from lognot.privileges import become, forbid_tracing, set_process_title
+from lognot.privileges import JIT_FILE_BYTES, lock_down, set_process_title
 from lognot.service import forget_signals
 from lognot.users import Account
 
@@ -61,6 +61,8 @@ def how_it_ended(wait_status: int) -> str:
         return "nobody can say how"
     if os.WIFSIGNALED(wait_status):
         number = os.WTERMSIG(wait_status)
+        if number == signal.SIGSYS:
+            return "killed by SIGSYS: a system call that its sandbox forbids"
         try:
             return f"killed by {signal.Signals(number).name}"
         except ValueError:
@@ -127,11 +129,14 @@ def _run_child(name: str, main: Callable[[Channel], None], channel: Channel, kep
 
 
 def _tell_failure(channel: Channel, error: BaseException) -> None:
-    import traceback
-
     with contextlib.suppress(Exception):  # it dies anyway, and the supervisor says so
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        text = f"{type(error).__name__}: {error} ({os.path.basename(place.filename)}:{place.lineno})"
+        # Not by the module traceback, which opens the source files: that would be the end of a monitor.
+        place = error.__traceback__
+        while place is not None and place.tb_next is not None:
+            place = place.tb_next
+        assert place is not None  # it was caught
+        file = os.path.basename(place.tb_frame.f_code.co_filename)
+        text = f"{type(error).__name__}: {error} ({file}:{place.tb_lineno})"
         channel.send(Note(Notice.ROLE_FAILED, 0, 0, text.encode("utf-8", "replace")[:MAX_QUOTE_BYTES]))
 
 
@@ -210,8 +215,7 @@ def _answer(
         _inherit_only(writer)
         try:
             prepare()
-            become(account)
-            forbid_tracing()
+            lock_down(account, JIT_FILE_BYTES)
             data = function()
             status = 0
         except Exception as error:

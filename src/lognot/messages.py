@@ -66,6 +66,7 @@ class Notice(IntEnum):
     POSITION_LOST = 13  # about a log: how far it was read makes no sense
     CONFIG_DIFFERS = 12  # an executor waits, since its launcher reads another config
     LEFTOVER_DIFFERS = 14  # about a log; the file that it was rotated to is another one by now
+    NO_SANDBOX = 15  # the monitor has no filter of system calls; text: why
 
 
 class Message:

@@ -30,13 +30,14 @@ from lognot.ledger import Counted, Ledger, Search
 from lognot.loop import Loop
 from lognot.messages import Kind, Notice
 from lognot.notes import Notes
-from lognot.pattern import choose_engine, has_jit
-from lognot.privileges import lock_down_monitor
+from lognot.pattern import choose_engine, has_jit, jit_uses_files, load_engines
+from lognot.privileges import JIT_FILE_BYTES, lock_down
 from lognot.rule import Rule
+from lognot.sandbox import Sandbox
 from lognot.scan import Failure, Hit, Scanner
 from lognot.service import ignore_stop_signals
 from lognot.settings import config_from_json
-from lognot.tail import Block
+from lognot.tail import Block, size_of
 from lognot.users import Account
 
 # On shorter lines a search ends within 0.1 s (measured with JIT, whose limits bound each attempt). On longer
@@ -67,11 +68,24 @@ def run_monitor(channel: Channel, ledger: Ledger, service_pid: int, account: Acc
     Raises:
         LognotError, OSError: what cannot be gone on from; a new monitor will be started.
     """
-    choose_engine("auto")  # loads it, which opens files
-    lock_down_monitor(account)
-    ignore_stop_signals()
+    without = shut_in(account)
     gc.set_threshold(COLLECT_AFTER)
-    Monitor(channel, ledger, service_pid).run()
+    Monitor(channel, ledger, service_pid).run(without)
+
+
+def shut_in(account: Account) -> str:
+    """Become `account` for ever, with no way out; give why there is no filter of system calls, "" for one.
+
+    Raises:
+        LognotError, OSError: one of the other steps failed.
+    """
+    load_engines()  # which opens files
+    jit_files = jit_uses_files()
+    sandbox = Sandbox(jit_files=jit_files)
+    lock_down(account, JIT_FILE_BYTES if jit_files else 0)
+    ignore_stop_signals()
+    sandbox.enter()
+    return sandbox.missing
 
 
 class Monitor:
@@ -98,9 +112,11 @@ class Monitor:
         self._now_ns = time.monotonic_ns()
         self._stopping = False
 
-    def run(self) -> None:
-        """Turn until the supervisor says Stop or is gone."""
+    def run(self, without: str = "") -> None:
+        """Turn until the supervisor says Stop or is gone; `without` says why it has no sandbox."""
         self._loop.attach(self._channel, self._on_message, _leave)
+        if without:
+            self._notes.say(Notice.NO_SANDBOX, 0, text=without.encode("utf-8", "replace"))
         while not self._stopping:
             self._loop.turn(wait=not self._files.dirty, deadline_ns=self._next_deadline_ns())
             self._read()
@@ -150,7 +166,7 @@ class Monitor:
             rules_of[log_id].append(rule)
             current = self._files.current(log_id)
             if current:
-                rule.first_size(os.fstat(current.fd).st_size)
+                rule.first_size(size_of(current.fd))
         self._rules, self._rules_of = rules, rules_of
         self._resumes = any(rule.resumes for rule in rules.values())
         self._down_rules = [rule for rule in rules.values() if rule.down is not None]
@@ -318,7 +334,7 @@ class Monitor:
         for rule in rules:
             if rule.size is None:
                 continue
-            multiple = rule.size.grown(os.fstat(stream.fd).st_size)
+            multiple = rule.size.grown(size_of(stream.fd))
             if multiple:
                 position = _position(stream.tail.generation, multiple)
                 self._ledger.add_statistics(0, 0, 1)
@@ -382,8 +398,8 @@ def _position(generation: int, number: int) -> int:
 
 
 def _read_all(fd: int) -> bytes:
-    """Read a memfd from its beginning, without moving the offset that it shares; closes it."""
+    """Read a memfd from its beginning; closes it."""
     try:
-        return os.pread(fd, os.fstat(fd).st_size, 0)
+        return os.pread(fd, size_of(fd), 0)
     finally:
         os.close(fd)

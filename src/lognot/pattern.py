@@ -58,6 +58,8 @@ from typing import Any
 from lognot.errors import MatchLimitError, PatternError
 
 ENGINES = ("auto", "pcre", "pcre2")
+_missing: dict[str, str] = {}  # of an engine that was looked for once and for all: why it cannot be had
+_JIT_FILE = b"/memfd:sljit"  # the name that PCRE2 gives to such a file (sljitProtExecAllocator.c)
 
 Spans = tuple[tuple[int, int], ...]
 
@@ -247,6 +249,23 @@ def choose_engine(wanted: str) -> str:
     raise PatternError("; ".join(missing))
 
 
+def load_engines() -> None:
+    """Import all engines that can be had. From now on none is looked for, and no file is opened."""
+    for engine in ("pcre", "pcre2"):
+        _missing[engine] = _why_missing(engine)
+
+
+def jit_uses_files() -> bool:
+    """Say whether libpcre2 makes machine code in memory files: built with --enable-jit-sealloc, it does."""
+    if _why_missing("pcre2"):
+        return False
+    from lognot import pcre2
+
+    program = pcre2.Program(b"x", 0, _pcre2_context())
+    with open("/proc/self/maps", "rb") as file:
+        return program.jit and _JIT_FILE in file.read()
+
+
 def compile_find(regex: bytes) -> Callable[[bytes, int], tuple[int, int] | None]:
     """Compile a regex of bytes to what `Prefilter` needs, with libpcre2, whatever engine matches lines.
 
@@ -362,6 +381,8 @@ def _spans(line: bytes, offsets: list[int]) -> Spans:
 
 def _why_missing(engine: str) -> str:
     """Why `engine` cannot be had; "" when it can. Both are imported only where they are used."""
+    if engine in _missing:
+        return _missing[engine]
     try:
         if engine == "pcre":
             import pcre  # noqa: F401

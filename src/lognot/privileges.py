@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import resource
+import signal
 import struct
 from collections.abc import Callable
 
@@ -28,17 +29,39 @@ _PR_CAP_AMBIENT = 47
 _PR_CAP_AMBIENT_CLEAR_ALL = 4
 _CAPABILITY_VERSION_3 = 0x20080522
 _CAPABILITIES = 64  # numbers that the kernel's capability sets can hold
+_CAPABILITY_SETS = struct.Struct("=6I")  # effective, permitted and inheritable: first the low 32 of each
+_CAP_DAC_READ_SEARCH = 2
+_CAP_KILL = 5
+_CAP_SETGID = 6
+_CAP_SETUID = 7
+_CAP_SETPCAP = 8
+_CAP_LEASE = 28
+
+# Where libpcre2 makes machine code in memory files (`pattern.jit_uses_files`), each holds that of some
+# regexes: 64 KiB, or as much as one regex takes, which is 320 KiB for one of 10,000 characters.
+JIT_FILE_BYTES = 16 * 1024 * 1024
+
+# What the supervisor uses: open and watch any log, signal the monitor, become others in its children, empty
+# the monitor's bounding set, and ask with a lease whether a file has a writer.
+_OF_SUPERVISOR = frozenset(
+    (_CAP_DAC_READ_SEARCH, _CAP_KILL, _CAP_SETGID, _CAP_SETUID, _CAP_SETPCAP, _CAP_LEASE)
+)
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.prctl.argtypes = (ctypes.c_int,) + (ctypes.c_ulong,) * 4
 _libc.prctl.restype = ctypes.c_int
+_libc.capget.argtypes = (ctypes.c_char_p, ctypes.c_char_p)
+_libc.capget.restype = ctypes.c_int
 _libc.capset.argtypes = (ctypes.c_char_p, ctypes.c_char_p)
 _libc.capset.restype = ctypes.c_int
 
 
 def _prctl(option: int, *arguments: int) -> int:
     padded = (*arguments, 0, 0, 0, 0)[:4]
-    result: int = _libc.prctl(option, *padded)
+    return _checked(_libc.prctl(option, *padded))
+
+
+def _checked(result: int) -> int:
     if result < 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
@@ -65,7 +88,9 @@ def become(account: Account) -> None:
     os.setresgid(account.gid, account.gid, account.gid)
     os.setresuid(account.uid, account.uid, account.uid)
     if account.uid:
-        _clear_capabilities()  # the inheritable ones are not tied to the uid: a container may have given some
+        _keep_capabilities(
+            frozenset()
+        )  # the inheritable ones are not tied to the uid: a container may have given some
     _verify(account)
 
 
@@ -93,11 +118,31 @@ def _verify(account: Account) -> None:
         raise PrivilegeError(f"{name} gave privileges back that were dropped")
 
 
-def lock_down_monitor(account: Account) -> None:
+def keep_supervisor_capabilities(*, for_good: bool) -> None:
+    """Give up every capability that the supervisor does not use, of those that it holds.
+
+    Args:
+        for_good: also what a program that it executes would have as root, by the bounding set and
+            no_new_privs. Not where it starts executors itself: actions of root may do everything.
+
+    Raises:
+        OSError: the kernel refuses.
+    """
+    if for_good:
+        _drop_bounding_set(but=_OF_SUPERVISOR)
+        _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    _keep_capabilities(_OF_SUPERVISOR)
+
+
+def lock_down(account: Account, file_bytes: int = 0) -> None:
     """Become the monitor's account and give up all that reading and counting does not need.
 
     No capability in any set, no new privileges, not dumpable (so that no process of the same user can look
     into it), no new process, no new file byte, and the end when the supervisor ends.
+
+    Args:
+        account: the monitor's.
+        file_bytes: so large may a file become after all, see JIT_FILE_BYTES.
 
     Raises:
         PrivilegeError: as `become`.
@@ -107,13 +152,14 @@ def lock_down_monitor(account: Account) -> None:
     if is_root():
         _drop_bounding_set()
     become(account)
-    _clear_capabilities()
+    _keep_capabilities(frozenset())
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
     forbid_tracing()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     # RLIMIT_NPROC and RLIMIT_FSIZE at zero: no fork, no thread, no write to any file (setrlimit(2)).
     resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # to try is an error, and not the end
     # After the change of ids, which would undo it; the supervisor may be gone by then.
     _prctl(_PR_SET_PDEATHSIG, 9)
     if os.getppid() != parent:
@@ -152,23 +198,28 @@ def set_process_title(title: str) -> None:
         ctypes.memmove(start, title.encode()[: room - 1].ljust(room, b"\0"), room)
 
 
-def _drop_bounding_set() -> None:
+def _drop_bounding_set(but: frozenset[int] = frozenset()) -> None:
     for number in range(_CAPABILITIES):
         try:
             held = _prctl(_PR_CAPBSET_READ, number)
         except OSError:  # EINVAL: the kernel has no more than these
             return
         # CAP_SETPCAP may go first: what leaves the bounding set stays effective until setresuid().
-        if held:
+        if held and number not in but:
             try:
                 _prctl(_PR_CAPBSET_DROP, number)
             except PermissionError:  # a sandbox has taken CAP_SETPCAP; no_new_privs makes the set moot
                 return
 
 
-def _clear_capabilities() -> None:
+def _keep_capabilities(wanted: frozenset[int]) -> None:
+    """Make these, as far as held, the effective and permitted ones; none is inheritable or ambient."""
     _prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
     header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
-    if _libc.capset(header, bytes(24)) < 0:  # effective, permitted and inheritable, twice 32 bits each
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
+    held = ctypes.create_string_buffer(_CAPABILITY_SETS.size)
+    _checked(_libc.capget(header, held))
+    mask = sum(1 << number for number in wanted)
+    low, high = mask & 0xFFFFFFFF, mask >> 32
+    _, low_held, _, _, high_held, _ = _CAPABILITY_SETS.unpack(held.raw)
+    low, high = low & low_held, high & high_held
+    _checked(_libc.capset(header, _CAPABILITY_SETS.pack(low, low, 0, high, high, 0)))

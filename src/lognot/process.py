@@ -11,6 +11,7 @@ import signal
 from contextlib import suppress
 
 from lognot.service import IGNORED_BY_ROLES
+from lognot.tail import size_of
 
 SHELL = "/bin/sh"
 
@@ -32,7 +33,7 @@ class StartMark:
 
 def has_started(mark_fd: int) -> bool:
     """Say whether an action has started since the mark was set."""
-    return os.fstat(mark_fd).st_size == 0
+    return size_of(mark_fd) == 0
 
 
 def start_shell(shell_text: bytes, variables: dict[bytes, bytes], mark: StartMark) -> tuple[int, int]:

@@ -152,6 +152,9 @@ def note(journal: Journal | QuotaJournal, role: str, said: m.Note, item: Item | 
                 f"{role} holds back its actions: the config that it reads is not the one that lognot uses; "
                 "expected a reload after the file was changed, and the same options in both units"
             )
+        case Notice.NO_SANDBOX:
+            event, priority = Event.PRIVILEGES, WARNING
+            sentence = f"the {role} runs without a filter of system calls: {text}"
     about_log = said.notice in _ABOUT_LOGS
     journal.write(
         event,

@@ -21,7 +21,7 @@ from lognot.journal import ERROR, WARNING, Event, Journal, open_journal
 from lognot.launched import Launched, connect_executor
 from lognot.ledger import Ledger
 from lognot.messages import EXECUTOR_TO_SUPERVISOR, SUPERVISOR_TO_EXECUTOR
-from lognot.privileges import is_root, set_process_title
+from lognot.privileges import is_root, keep_supervisor_capabilities, set_process_title
 from lognot.service import Background, PidFile, hold_standard_descriptors, passed_listener
 from lognot.settings import Config
 from lognot.shown import printable
@@ -54,14 +54,23 @@ def start(options: Options) -> int:
     """Run the service until it is told to stop; give the exit status."""
     try:
         hold_standard_descriptors()
+        if is_root():
+            keep_supervisor_capabilities(for_good=options.exec_socket is not None)
         return _Start(options).run()
     except ConfigError as error:
         for problem in error.problems:
             print(printable(str(problem)), file=sys.stderr)
         print("lognot: not started, the config has errors", file=sys.stderr)
     except (LognotError, OSError) as error:
-        print(f"lognot: not started: {printable(str(error))}", file=sys.stderr)
+        print(f"lognot: not started: {printable(str(error))}{_about(error)}", file=sys.stderr)
     return 1
+
+
+def _about(error: LognotError | OSError) -> str:
+    """What root would not expect: that something can be forbidden."""
+    if isinstance(error, PermissionError) and is_root():
+        return " (of root's rights lognot keeps none to write where only other users may)"
+    return ""
 
 
 def start_launcher(options: Options) -> int:

@@ -136,6 +136,7 @@ class Supervisor:
         self._stopping = False
         self._exit_status: int | None = None
         self._actions_run = 0
+        self._told_no_sandbox = False
         self._status_timer: Timer | None = None
         self._retry_timer: Timer | None = None
         self._lost_timer: Timer | None = None
@@ -351,7 +352,10 @@ class Supervisor:
             case m.ItemFired():
                 report.item_fired(self._monitor_journal, self._catalogue.item(message.item_id), message)
                 self._status_later()
-            case m.Note():
+            case m.Note(m.Notice.NO_SANDBOX) if self._told_no_sandbox:
+                pass  # what is missing was missing for the last monitor, too
+            case m.Note(notice):
+                self._told_no_sandbox |= notice is m.Notice.NO_SANDBOX
                 self._on_note(self._monitor_journal, self._monitor.name, message)
             case m.PeerBroke(executor_id):
                 self._on_peer_broke(self._executors.get(executor_id))

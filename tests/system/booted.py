@@ -33,6 +33,7 @@ ENVIRONMENT = (
 DAEMON_PACKAGES = (
     *("systemd", "systemd-sysv", "dbus", "man-db", "procps", "passwd", "rsyslog", "logrotate"),
     *("python3", "python3-pyinotify", "python3-systemd", "python3-sdnotify", "libpcre2-8-0"),
+    "python3-seccomp",  # recommended
 )
 # Debian 13 has no python-pcre. With rpm, Debian 12 stands in for a distribution of RPM packages.
 MORE_PACKAGES = {"bookworm": ("python3-pcre", "rpm")}

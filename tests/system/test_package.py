@@ -347,6 +347,31 @@ def test_watchdog_restarts_a_supervisor_that_hangs(system: Installed) -> None:
         system.machine.out("systemctl", "daemon-reload")
 
 
+def test_monitor_has_a_filter_of_its_own_and_works_without(system: Installed) -> None:
+    def filters(role: str) -> int:
+        found = system.machine.read(f"/proc/{system.processes()[role]}/status")
+        return int(re.findall(r"^Seccomp_filters:\s+(\d+)$", found, re.MULTILINE)[0])
+
+    def warnings() -> list[str]:
+        return [one["MESSAGE"] for one in system.events(Event.PRIVILEGES)]
+
+    before = warnings()
+    system.start(NUMBERED)
+    assert filters("monitor") == filters("supervisor") + 1  # the unit's are those of both
+    assert warnings() == before
+    [module] = system.machine.path("/usr/lib/python3/dist-packages").glob("seccomp*.so")
+    module.rename(module.with_suffix(".off"))
+    try:
+        system.restart()
+        system.append("line 1")
+        system.wait_told("numbered", "1")
+        assert filters("monitor") == filters("supervisor")
+        system.machine.wait_for(lambda: len(warnings()) > len(before), "the warning")
+        assert "python3-seccomp (Debian)" in warnings()[-1]
+    finally:
+        module.with_suffix(".off").rename(module)
+
+
 # --- the whole system ---
 
 

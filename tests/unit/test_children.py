@@ -20,6 +20,7 @@ from lognot import messages as m
 from lognot.channel import Channel
 from lognot.children import LONGEST_DELAY_S, Backoff, Child, ask_child, how_it_ended, start_child
 from lognot.errors import LognotError
+from lognot.privileges import JIT_FILE_BYTES
 from lognot.users import current_account
 from unit.descriptors import nothing_leaks, open_descriptors
 
@@ -103,6 +104,30 @@ def test_what_a_child_failed_of_is_said() -> None:
 
     with pytest.raises(LognotError, match="failed: RuntimeError: no such thing"):
         ask_child(fail, ME, DEADLINE_S, nothing)
+
+
+def test_a_child_may_make_memory_files_for_machine_code_but_no_large_ones() -> None:
+    """As libpcre2 does, built with --enable-jit-sealloc. SIGXFSZ would be the end (setrlimit(2))."""
+
+    def grow(size_bytes: int) -> bytes:
+        os.ftruncate(os.memfd_create("sljit"), size_bytes)
+        return b"grown"
+
+    assert ask_child(lambda: grow(JIT_FILE_BYTES), ME, DEADLINE_S, nothing) == b"grown"
+    with pytest.raises(LognotError, match=r"failed: OSError: .*File too large"):
+        ask_child(lambda: grow(JIT_FILE_BYTES + 1), ME, DEADLINE_S, nothing)
+
+
+def test_a_child_that_is_asked_may_start_nothing() -> None:
+    def limits() -> bytes:
+        with open("/proc/self/status") as file:
+            held = [line for line in file if line.startswith(("NoNewPrivs", "CapEff"))]
+        return "".join([*held, str(resource.getrlimit(resource.RLIMIT_NPROC))]).encode()
+
+    assert ask_child(limits, ME, DEADLINE_S, nothing).split() == [
+        *(b"CapEff:", b"0000000000000000", b"NoNewPrivs:", b"1"),
+        *(b"(0,", b"0)"),
+    ]
 
 
 def test_what_a_child_prepares_is_there_and_failing_at_it_is_said() -> None:
@@ -205,7 +230,7 @@ def test_a_child_inherits_nothing_but_its_way_to_answer() -> None:
     assert len(descriptors) == 4
     assert descriptors[3].startswith("pipe:")
     own_of_libc = 0b11 << 31  # 32 and 33: the C library lets nobody change them, so they may come ignored
-    assert int(ignored, 16) & ~own_of_libc == 0
+    assert int(ignored, 16) & ~own_of_libc == 1 << (signal.SIGXFSZ - 1)  # its limit's; it starts nothing
     assert int(blocked, 16) == 0
 
 

@@ -60,6 +60,7 @@ LAYERS: tuple[tuple[str, set[str]], ...] = (
             "process",
             "roll",
             "rotated",
+            "sandbox",
             "scan",
             "service",
             "size",
@@ -190,6 +191,13 @@ def test_the_supervisor_loads_no_regex_engine() -> None:
     assert not reached("start") & (ENGINES | ROLES - {"supervisor"})
 
 
+def test_only_the_monitor_has_the_filter() -> None:
+    assert [module for module in MODULES if "sandbox" in siblings(module, within_functions=True)] == [
+        "monitor"
+    ]
+    assert "seccomp" not in {name.partition(".")[0] for name in imports(MODULES["sandbox"])}
+
+
 def test_the_engines_are_loaded_by_who_compiles_a_pattern_only() -> None:
     """So that preparing the monitor's code before a fork gives the supervisor none."""
     for module, tree in MODULES.items():
@@ -204,6 +212,7 @@ def test_only_one_module_each_knows_a_foreign_package() -> None:
         "pcre.": "pattern",
         "systemd.daemon": "service",
         "sdnotify.": "service",
+        "seccomp.": "sandbox",
     }
     for module, tree in MODULES.items():
         for name in imports(tree, within_functions=True):
