@@ -16,7 +16,6 @@ import os
 import select
 import signal
 import socket
-import struct
 import sys
 from _blake2 import blake2b  # as hashlib has it, without OpenSSL (1 MB)
 from collections.abc import Callable
@@ -27,14 +26,14 @@ from lognot.channel import Channel
 from lognot.children import Child, start_child
 from lognot.errors import ConfigError, LognotError, PrivilegeError
 from lognot.loop import Loop
-from lognot.service import Notifier, SignalQueue
+from lognot.peer import Peer, peer_ids
+from lognot.service import LEAVE_S, Notifier, SignalQueue
 from lognot.settings import Config, config_to_json
 from lognot.users import Account
 
 FIRST_MESSAGE_S = 10.0  # a supervisor says at once whose executor it wants
 ANSWER_S = 30.0  # for reading a large config
-LEAVE_S = 2.0  # for an executor whose supervisor is gone: it has to tell its actions
-_PEER = struct.Struct("iII")  # struct ucred, unix(7)
+EXPELLED_S = 2.0  # for an executor that its supervisor wants no more: it has to tell its actions
 
 RunExecutor = Callable[[Channel, Account, Callable[[bytes], bool]], None]
 
@@ -48,6 +47,7 @@ class _Connection:
     # none gets into the middle of another.
     channel: Channel
     hangup: select.epoll  # can be read once the supervisor has closed its end
+    supervisor: Peer
 
 
 class Launcher:
@@ -103,7 +103,7 @@ class Launcher:
             _say(f"cannot take a connection: {error.strerror}")
             return
         with sock:
-            _, uid, _ = _PEER.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
+            _, uid, _ = peer_ids(sock)
             if uid not in (0, os.geteuid()):
                 _say(f"refused a connection from user {uid}")
                 return
@@ -123,7 +123,7 @@ class Launcher:
         channel = Channel(sock.dup(), frozenset())
         hangup = select.epoll()
         hangup.register(channel, 0)  # EPOLLHUP is told in any case (epoll_ctl(2))
-        connection = _Connection(child, channel, hangup)
+        connection = _Connection(child, channel, hangup, Peer(channel))
         self._connections[child.pid] = connection
         self._loop.attach(
             child.channel,
@@ -145,16 +145,22 @@ class Launcher:
                 _tell(connection, message)
 
     def _end(self, connection: _Connection) -> None:
-        """Make an executor end: by its closed connection, or else by force."""
+        """Make an executor end: by its closed connection, or else by force.
+
+        One whose supervisor has ended still does what that had accepted, and takes its time.
+        """
         if connection.hangup.closed:
             return
         self._loop.forget(connection.hangup)
         connection.hangup.close()
         connection.channel.shut_down()
-        self._loop.call_later(LEAVE_S, lambda: self._kill(connection))
+        self._loop.call_later(EXPELLED_S, lambda: self._kill(connection, orphaned=False))
+        self._loop.call_later(LEAVE_S, lambda: self._kill(connection, orphaned=True))
 
-    def _kill(self, connection: _Connection) -> None:
-        if connection.child.pid in self._connections:
+    def _kill(self, connection: _Connection, *, orphaned: bool) -> None:
+        if self._connections.get(connection.child.pid) is not connection:
+            return
+        if orphaned or not connection.supervisor.has_ended():
             connection.child.kill()
 
     def _bury(self, connection: _Connection) -> None:
@@ -167,6 +173,7 @@ class Launcher:
             self._loop.forget(connection.hangup)
             connection.hangup.close()
         connection.channel.close()
+        connection.supervisor.close()
 
     # Configs.
 

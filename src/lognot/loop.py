@@ -60,12 +60,19 @@ class Loop:
         """Undo `watch` or `attach`; before the descriptor is closed."""
         self._selector.unregister(source)
 
-    def attach(self, channel: Channel, on_message: OnMessage, on_closed: OnClosed) -> None:
+    def attach(
+        self,
+        channel: Channel,
+        on_message: OnMessage,
+        on_closed: OnClosed,
+        on_flushed: Callable[[], None] | None = None,
+    ) -> None:
         """Receive from a channel.
 
         `on_message` gets each message with its descriptor (-1: none), which it then owns; it may find that
         the message makes no sense and raise ProtocolError. `on_closed` gets that, or ChannelClosed, once;
-        the channel is forgotten and closed by then.
+        the channel is forgotten and closed by then. `on_flushed` is called whenever the last of what did not
+        fit has gone out.
         """
 
         def ready(events: int) -> None:
@@ -75,6 +82,8 @@ class Loop:
                         on_message(message, fd)
                 if events & selectors.EVENT_WRITE and channel.fileno() >= 0 and _is_flushed(channel):
                     self._selector.modify(channel, selectors.EVENT_READ, ready)
+                    if on_flushed and not channel.pending_bytes:
+                        on_flushed()
             except (ChannelClosed, ProtocolError) as error:
                 self.detach(channel)
                 on_closed(error)

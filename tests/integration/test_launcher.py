@@ -301,13 +301,16 @@ def test_a_connection_from_another_user_is_refused(launcher: LauncherService, tm
     assert launcher.executors() == []
 
 
-def test_an_executor_that_hangs_is_ended_when_its_supervisor_is_gone(
-    lognot: Service, launcher: LauncherService, tmp_path: Path
+def test_an_executor_that_hangs_is_ended_when_its_supervisor_wants_it_no_more(
+    launcher: LauncherService, tmp_path: Path
 ) -> None:
+    launcher.config_path.write_text(ITEM.replace("@", str(tmp_path)))
+    launcher.start()
+    supervisor = Channel(launcher.connect(), m.EXECUTOR_TO_SUPERVISOR | m.LAUNCHER_TO_SUPERVISOR)
+    supervisor.send(m.LaunchExecutor(current_account().uid, current_account().gid))
     executor = launcher.executor()
     os.kill(executor, signal.SIGSTOP)
-    assert lognot.process is not None
-    lognot.process.kill()
+    supervisor.close()
     wait_gone(executor)
 
 

@@ -49,6 +49,7 @@ LAYERS: tuple[tuple[str, set[str]], ...] = (
             "opening",
             "options",
             "pattern",
+            "peer",
             "pcre2",
             "prefilter",
             "quoting",
