@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import random
 import re
-import resource
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,6 +14,7 @@ from pathlib import Path
 
 from integration import accounts
 from integration.harness import Service, lines_of, wait_for
+from integration.processes import ids, is_gone
 from integration.writer import REGEX
 
 LATE_S = 60.0  # thousands of actions on a busy machine
@@ -92,15 +93,25 @@ def memory_bytes(pid: int, name: str) -> int:
 
 
 @contextmanager
-def limited(pid: int, kind: int, value: int) -> Iterator[None]:
-    """Set a soft limit of a process that runs (prlimit(2)), for a while."""
-    old = resource.prlimit(pid, kind)
-    resource.prlimit(pid, kind, (value, old[1]))
+def limited(pid: int, name: str, value: int) -> Iterator[None]:
+    """Set a soft limit of a process that runs, for a while; `name` is an option of prlimit(1)."""
+    old = _set_limit(pid, name, str(value))
     try:
         yield
     finally:
-        with suppress(ProcessLookupError):
-            resource.prlimit(pid, kind, old)
+        if not is_gone(pid):
+            _set_limit(pid, name, old)
+
+
+def _set_limit(pid: int, name: str, value: str) -> str:
+    """Set a soft limit, as the user that the process runs as, who may; give what it was."""
+    uids, gids, _ = ids(pid)
+    user = ["setpriv", f"--reuid={uids.pop()}", f"--regid={gids.pop()}", "--keep-groups"]
+    prlimit = [*user, "prlimit", "--pid", str(pid)]
+    ask = [*prlimit, f"--{name}", "--raw", "--noheadings", "--output=SOFT"]
+    old = subprocess.run(ask, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+    subprocess.run([*prlimit, f"--{name}={value}:"], check=True)
+    return old
 
 
 class MemoryGroup:
