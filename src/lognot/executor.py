@@ -367,6 +367,7 @@ class Executor:
         """Ask an action's whole process group to end, and make it end soon after."""
         action.ending = True
         signal_group(action.pid, signal.SIGTERM)
+        signal_group(action.pid, signal.SIGCONT)  # one that has been stopped ends when it goes on
         action.timers.append(self._loop.call_later(KILL_AFTER_S, lambda: self._kill(action)))
 
     def _kill(self, action: _Action) -> None:
@@ -416,8 +417,12 @@ class Executor:
         if not data:
             self._close_output(action)
             return False
-        *lines, action.line = (action.line + data).split(b"\n")
-        for line in lines:
+        if action.unprinted:  # nothing more of it is told, however much it is
+            action.unprinted += len(action.line) + len(data) - data.count(b"\n")
+            action.line = b""
+            return True
+        *lines, action.line = (action.line + data).replace(b"\r\n", b"\n").split(b"\n")
+        for line in filter(None, lines):  # empty ones are not told, and there may be thousands
             self._print(action, line)
         if len(action.line) > MAX_QUOTE_BYTES:
             self._print(action, action.line)

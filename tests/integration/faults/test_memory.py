@@ -12,6 +12,7 @@ from integration import accounts
 from integration.faults.numbered import (
     MemoryGroup,
     assert_each_ran_once,
+    kill_role,
     limited,
     memory_bytes,
     noting_item,
@@ -20,10 +21,11 @@ from integration.faults.numbered import (
 )
 from integration.harness import Service, append, wait_for
 from integration.processes import wait_gone
-from integration.writer import counting_items
+from integration.writer import counting_items, held
 
 Make = Callable[..., Service]
 LONG = b"x" * 900_000 + b"\n"  # has to be in memory as one piece; max_line is 1 MiB
+LONG_LINES = 12  # more than there is room for in the control group
 SPARE_BYTES = 256 * 1024  # what a role that does nothing may still take
 
 
@@ -47,21 +49,34 @@ def assert_exact(lognot: Service, out: Path, lines: int, fault: str, *, times: i
 def test_the_kernel_ends_roles_for_want_of_memory(
     service: Make, memory_group: MemoryGroup, tmp_path: Path
 ) -> None:
-    """Monitor and executor in turns, each as soon as it needs a page more."""
-    roles = ["monitor", "executor"] * 3
+    """Monitor and executor in turns, each as soon as it needs a page more.
+
+    Nothing is being started meanwhile: the kernel ends a process that is about to become a shell with its
+    executor, whose memory it shares, and an action that may have started is not started again.
+    """
+    roles = ["monitor", "executor"] * 2
     block = 60
     log, out = tmp_path / "log", tmp_path / "out"
     log.touch()
     lines = len(roles) * block
-    lognot = service(counted_and_noted(log, out, lines)).start()
+    gate = f"[GATE]\npath = {log}\nregex = ^gate (\\d)$\n"
+    gate += f"upbound_action = until [ -e {tmp_path}/gate.$1 ]; do sleep 0.01; done\n"
+    lognot = service(counted_and_noted(log, out, lines) + gate).start()
     for number, role in enumerate(roles):
+        kill_role(lognot, role)  # a new one has nothing in hand that it could use again
         pid = lognot.role(role)
+        append(log, f"gate {number}\n" * 2)
+        lognot.wait_log(r"\[GATE\] fired", 2 * (number + 1))
+        lognot.wait_log(r"\[GATE\] action started as pid", 2 * (number + 1))
         memory_group.add(pid)
-        with log.open("ab", buffering=0) as file:
+        with held(pid), log.open("ab", buffering=0) as file:  # all of it waits for this role
             file.write(numbered_lines(number * block, block // 2).encode())
-            file.write(LONG * 10)
+            file.write(LONG * LONG_LINES)
             file.write(numbered_lines(number * block + block // 2, block // 2).encode())
+            if role == "executor":
+                lognot.wait_log(r"\[LONG\] fired", LONG_LINES * (number + 1))
         wait_gone(pid)
+        (tmp_path / f"gate.{number}").touch()
         wait_noted(out, (number + 1) * block)
     assert memory_group.kills >= len(roles)
     assert_exact(lognot, out, lines, "out of memory, ended by the kernel", times=len(roles))
@@ -69,7 +84,7 @@ def test_the_kernel_ends_roles_for_want_of_memory(
 
 def test_roles_without_address_space(service: Make, tmp_path: Path) -> None:
     """Where malloc(3) fails, each says so and is started again; an executor may also wait."""
-    rounds, block = 3, 60
+    rounds, block = 2, 60
     log, out = tmp_path / "log", tmp_path / "out"
     log.touch()
     lines = 2 * rounds * block
