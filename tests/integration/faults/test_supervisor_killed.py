@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -59,61 +59,70 @@ class Place:
 
 
 @pytest.fixture
-def places(tmp_path: Path) -> Iterator[list[Place]]:
-    """One in each layout."""
-    made: list[Place] = []
+def place(tmp_path: Path) -> Iterator[Callable[..., Place]]:
+    """A function that makes a Place; it is ended after the test."""
     with contextlib.ExitStack() as stack:
-        for name in ("forked", "launched"):
-            made.append(Place(tmp_path / name, launched=name == "launched"))
-            stack.callback(made[-1].end)
-        yield made
+
+        def make(name: str, *, launched: bool) -> Place:
+            made = Place(tmp_path / name, launched=launched)
+            stack.callback(made.end)
+            return made
+
+        yield make
 
 
-def test_accepted_actions_run_and_endless_ones_are_ended(places: list[Place]) -> None:
-    """Quick ones at once; one that goes on for longer is told to end, 10 s after its supervisor."""
-    lines = 50
-    executors = [place.executor() for place in places]
-    begin = 0.0
-    for place in places:
-        append(place.directory / "other", "go\n")
-        wait_for(lambda place=place: lines_of(place.directory / "up"), "the endless action")
-        append(place.directory / "log", numbered_lines(0, lines))
-        place.lognot.wait_log(r"\[NOTE\] fired", lines)
-        monitor = place.lognot.role("monitor")
-        assert place.lognot.process is not None
-        begin = time.monotonic()
-        place.lognot.process.kill()
-        wait_gone(monitor, deadline_s=5)
-    for place in places:
-        wait_noted(place.directory / "out", lines)
-        assert not is_gone(int(lines_of(place.directory / "up")[0])), "it has its time"
+def test_what_was_accepted_is_done(place: Callable[..., Place]) -> None:
+    """Quick actions at once; one that goes on for longer is told to end, 10 s after its supervisor.
+
+    Meanwhile other services are killed again and again, and started anew beside their old executors.
+    """
+    kept = [place("forked", launched=False), place("launched", launched=True)]
+    executors = [one.executor() for one in kept]
+    begin = time.monotonic()
+    for one in kept:
+        kill_with_work(one, 50)
+    again_and_again(place("forked,again", launched=False))
+    again_and_again(place("launched,again", launched=True))
     wait_gone(*executors, deadline_s=LEAVE_S)
     assert time.monotonic() - begin > STOP_GRACE_S
-    for place in places:
-        assert lines_of(place.directory / "told") == ["told"]
-        assert is_gone(int(lines_of(place.directory / "up")[0]))
-        name = f"kill -9 of the supervisor ({place.directory.name}), accepted actions run"
-        assert_each_ran_once(place.directory / "out", lines, name, times=1)
+    for one in kept:
+        assert lines_of(one.directory / "told") == ["told"]
+        assert is_gone(int(lines_of(one.directory / "up")[0]))
+        name = f"kill -9 of the supervisor ({one.directory.name}), accepted actions run"
+        assert_each_ran_once(one.directory / "out", 50, name, times=1)
 
 
-def test_at_any_moment_what_fired_runs_once(places: list[Place]) -> None:
-    """A new service beside the old executors does its own work, and none of theirs."""
-    moments = Moments()
+def kill_with_work(one: Place, lines: int) -> None:
+    """Kill a supervisor with an action that runs for ever, and others that wait; these run."""
+    append(one.directory / "other", "go\n")
+    wait_for(lambda: lines_of(one.directory / "up"), "the endless action")
+    append(one.directory / "log", numbered_lines(0, lines))
+    one.lognot.wait_log(r"\[NOTE\] fired", lines)
+    monitor = one.lognot.role("monitor")
+    assert one.lognot.process is not None
+    one.lognot.process.kill()
+    wait_gone(monitor, deadline_s=5)
+    wait_noted(one.directory / "out", lines)
+    assert not is_gone(int(lines_of(one.directory / "up")[0])), "it has its time"
+
+
+def again_and_again(one: Place) -> None:
+    """Kill a supervisor at any moment after its lines fired, and start the next one at once."""
     rounds, block = 3, 40
-    for place in places:
-        log, out = place.directory / "log", place.directory / "out"
-        for number in range(rounds):
-            executor = place.executor()
-            append(log, numbered_lines(number * block, block))
-            place.lognot.wait_log(r"\[NOTE\] fired", (number + 1) * block)
-            moments.any(0.05)
-            assert place.lognot.process is not None
-            place.lognot.process.kill()
-            place.lognot.process.wait()
-            place.lognot.notifications.clear()
-            place.lognot.start()
-            wait_noted(out, (number + 1) * block)
-            wait_gone(executor)
-        assert place.lognot.stop() == 0
-        name = f"kill -9 of the supervisor ({place.directory.name}), started again, actions run"
-        assert_each_ran_once(out, rounds * block, name, times=rounds)
+    moments = Moments()
+    log, out = one.directory / "log", one.directory / "out"
+    for number in range(rounds):
+        executor = one.executor()
+        append(log, numbered_lines(number * block, block))
+        one.lognot.wait_log(r"\[NOTE\] fired", (number + 1) * block)
+        moments.any(0.05)
+        assert one.lognot.process is not None
+        one.lognot.process.kill()
+        one.lognot.process.wait()
+        one.lognot.notifications.clear()
+        one.lognot.start()
+        wait_noted(out, (number + 1) * block)
+        wait_gone(executor)
+    assert one.lognot.stop() == 0
+    name = f"kill -9 of the supervisor ({one.directory.name}), actions run"
+    assert_each_ran_once(out, rounds * block, name, times=rounds)
