@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 
 from integration.harness import PYTHON, SOURCE, wait_for
-from integration.processes import wait_gone
+from integration.processes import is_gone, wait_gone
 
 # What the service manager does (sd_listen_fds(3)): the socket as descriptor 3, and LISTEN_* about it.
 PASS_SOCKET = """\
@@ -66,7 +66,7 @@ class LauncherService:
         def pid() -> int | None:
             for pid in self.executors():
                 with contextlib.suppress(OSError):
-                    if Path(f"/proc/{pid}/comm").read_text() == "lognot-executor\n":
+                    if Path(f"/proc/{pid}/comm").read_text() == "lognot-executor\n" and not is_gone(pid):
                         return pid
             return None
 

@@ -17,7 +17,7 @@ from integration.faults.numbered import (
 )
 from integration.harness import Service, wait_for
 from integration.launching import LauncherService
-from integration.processes import is_gone, wait_gone
+from integration.processes import wait_gone
 from integration.writer import Writer, assert_each_line_once, counting_items, wait_has_open
 
 Make = Callable[..., Service]
@@ -123,12 +123,14 @@ def test_all_but_the_supervisor_at_once(service: Make, launcher: LauncherService
     with Writer(log, lines, 0.0002, allowed=0) as writer:
         for number in range(rounds):
             writer.round(number, rounds)
-            victims = [lognot.role("monitor"), launcher.executor(), launcher.pid]
+            monitor = lognot.role("monitor")
+            victims = [monitor, launcher.executor(), launcher.pid]
             moments.shuffle(victims)
             moments.any()
             for pid in victims:
                 kill(pid)
-            wait_for(lambda victims=victims: all(map(is_gone, victims)), "their end")
+            wait_gone(*victims)
+            wait_for(lambda monitor=monitor: monitor not in lognot.children(), "the end to be noticed")
             launcher.start()
             rotate(lognot, log, writer, number)
             wait_has_open(lognot.role("monitor"), log)
