@@ -47,7 +47,7 @@ def assert_exact(lognot: Service, out: Path, lines: int, fault: str, *, times: i
 
 @pytest.mark.root
 def test_the_kernel_ends_roles_for_want_of_memory(
-    service: Make, memory_group: MemoryGroup, tmp_path: Path
+    memory_group: MemoryGroup, service: Make, tmp_path: Path
 ) -> None:
     """Monitor and executor in turns, each as soon as it needs a page more.
 
