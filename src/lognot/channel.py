@@ -78,7 +78,7 @@ class Channel:
         self._fd_space = socket.CMSG_SPACE(_FD.size) if any(kind.fds for kind in accepts) else 0
         self._incoming = bytearray()
         self._incoming_fd = -1
-        self._outgoing: deque[tuple[bytes, int]] = deque()
+        self._outgoing: deque[tuple[bytes, int, Message | None]] = deque()  # a message with its last packet
         self.pending_bytes = 0
 
     def fileno(self) -> int:
@@ -99,16 +99,21 @@ class Channel:
         for number, piece in enumerate(pieces, 1):
             packet = (_LAST if number == len(pieces) else _MORE) + piece
             if self._outgoing or not self._send_packet(packet, fd):
-                self._outgoing.append((packet, os.dup(fd) if fd >= 0 else -1))
+                whole = message if number == len(pieces) else None
+                self._outgoing.append((packet, os.dup(fd) if fd >= 0 else -1, whole))
                 self.pending_bytes += len(packet) + PACKET_COST_BYTES
             fd = -1  # goes with the first packet
         if self.pending_bytes > MAX_PENDING_BYTES:
             raise ChannelStuck(f"{self.pending_bytes} bytes wait for a peer that does not read")
 
+    def unsent(self) -> list[Message]:
+        """Give the messages that the peer cannot have yet."""
+        return [message for _, _, message in self._outgoing if message is not None]
+
     def flush(self) -> bool:
         """Send what waits, as far as the kernel takes it; True when nothing waits any more."""
         while self._outgoing:
-            packet, fd = self._outgoing[0]
+            packet, fd, _ = self._outgoing[0]
             if not self._send_packet(packet, fd):
                 return False
             self._outgoing.popleft()
@@ -217,7 +222,7 @@ class Channel:
 
     def close(self) -> None:
         """Close our end, and every descriptor that was on its way."""
-        for _, fd in self._outgoing:
+        for _, fd, _ in self._outgoing:
             if fd >= 0:
                 os.close(fd)
         self._outgoing.clear()

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 
 from lognot.channel import MAX_MESSAGE_BYTES, Channel
 from lognot.errors import LognotError, ProtocolError
@@ -70,6 +71,9 @@ class Dispatcher:
         self._starting: Occasion | None = None
         self._mark = -1
         self._waiting: dict[Occasion, RunAction] = {}
+        # Waits in the executor since the time of the last monitor. All of it is older than what we found
+        # ourselves, and an executor takes positions that only grow: the next one is told of these first.
+        self._handed_back: dict[Occasion, RunAction] = {}
         self._waiting_bytes = 0
 
     def connect(self, sock: socket.socket) -> None:
@@ -88,7 +92,7 @@ class Dispatcher:
     def _use(self, channel: Channel) -> None:
         self._channel = channel
         self._loop.attach(channel, self._on_message, self._on_closed)
-        for action in list(self._waiting.values()):
+        for action in (*self._handed_back.values(), *self._waiting.values()):
             self._send(action)
 
     def _send(self, action: RunAction) -> None:
@@ -103,29 +107,44 @@ class Dispatcher:
     @property
     def settled(self) -> bool:
         """Every action so far is in the kernel's hands: it outlives this process."""
-        return not self._waiting or (self._channel is not None and not self._channel.pending_bytes)
+        if not self._waiting and not self._handed_back:
+            return True
+        return self._channel is not None and not self._channel.pending_bytes
 
     def retire(self) -> None:
         """No item needs this executor any more: it ends when its queue is empty, and nothing waits for it."""
         self._waiting.clear()
+        self._handed_back.clear()
         self._waiting_bytes = 0
+
+    def give_up(self) -> Counter[int]:
+        """End the connection; give, for each item, how many actions no executor has or will have."""
+        lost: Iterable[Message] = (*self._handed_back.values(), *self._waiting.values())
+        if self._channel is not None:
+            lost = self._channel.unsent()
+            self._loop.detach(self._channel)
+        return Counter(action.item_id for action in lost if isinstance(action, RunAction))
 
     def has_room(self, action: RunAction) -> bool:
         """Say whether one more may wait."""
         return (
-            len(self._waiting) < MAX_WAITING
+            len(self._waiting) + len(self._handed_back) < MAX_WAITING
             and self._waiting_bytes + waiting_bytes(action) <= MAX_WAITING_BYTES
         )
 
     def run(self, action: RunAction) -> None:
         """Have an action run, for which there is room."""
-        self._keep(action)
-        self._send(action)
-
-    def _keep(self, action: RunAction) -> None:
+        if occasion(action) in self._handed_back:
+            return
         if occasion(action) not in self._waiting:
             self._waiting[occasion(action)] = action
             self._waiting_bytes += waiting_bytes(action)
+        self._send(action)
+
+    def _take_back(self, action: RunAction) -> None:
+        if self._waiting.pop(occasion(action), None) is None and occasion(action) not in self._handed_back:
+            self._waiting_bytes += waiting_bytes(action)
+        self._handed_back[occasion(action)] = action
 
     def _on_message(self, message: Message, fd: int) -> None:
         match message:
@@ -133,19 +152,21 @@ class Dispatcher:
                 self._starting = occasion(message)
             case ActionTaken():
                 self._started(occasion(message))
-            case RunAction():  # waits in the executor since the time of the last monitor
+            case RunAction():
                 check_offsets(message)
                 # An executor takes no more from a monitor, and an honest one has all of them from there.
-                if len(self._waiting) >= 2 * MAX_WAITING or self._waiting_bytes > 2 * MAX_WAITING_BYTES:
+                if len(self._handed_back) >= 2 * MAX_WAITING or self._waiting_bytes > 2 * MAX_WAITING_BYTES:
                     raise ProtocolError("more actions than may wait")
-                self._keep(message)
+                self._take_back(message)
             case UseStartMark():
                 self._forget_mark()
                 self._mark = fd
 
     def _started(self, which: Occasion | None) -> None:
         self._starting = None
-        action = self._waiting.pop(which, None) if which else None
+        if which is None:
+            return
+        action = self._waiting.pop(which, None) or self._handed_back.pop(which, None)
         if action is not None:
             self._waiting_bytes -= waiting_bytes(action)
 

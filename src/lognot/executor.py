@@ -35,14 +35,16 @@ from lognot.errors import NO_DESCRIPTOR_STATUS, LognotError, NoDescriptorError, 
 from lognot.loop import Loop, Timer
 from lognot.messages import MAX_QUOTE_BYTES, Kind, Notice
 from lognot.notes import Notes
+from lognot.peer import Peer
 from lognot.privileges import become, forbid_tracing
 from lognot.process import StartMark, open_other_member, signal_group, start_shell
-from lognot.service import ignore_stop_signals
+from lognot.service import LEAVE_S, STOP_GRACE_S, ignore_stop_signals
 from lognot.settings import Config, Item, config_from_json
 from lognot.users import Account
 
 KILL_AFTER_S = 5.0  # between SIGTERM and SIGKILL to an action that took too long
 PASSING_ERRORS = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)  # a limit, met for now
+PEER_END_S = 1.0  # a process that ends closes its connections first, and may have to wait for its turn then
 FORK_RETRY_S = 0.5  # when no process can be had, until it is tried again
 MAX_OUTPUT_BYTES = 64 * 1024  # of one action that reach the log
 LINE_COST_BYTES = 64  # at least, of a line in there: many short lines are as much of a flood
@@ -108,6 +110,7 @@ class Executor:
         self._channel = channel
         self._account = account
         self._approve = approve
+        self._supervisor = Peer(channel)
         self._mark = StartMark()
         self._loop = Loop()
         self._notes = Notes(self._loop, self._tell)
@@ -126,7 +129,7 @@ class Executor:
     def run(self) -> None:
         """Turn until told to stop and nothing is left to do."""
         self._loop.attach(self._channel, self._on_message, self._leave)
-        while not self._stopping or self._running or self._queue:
+        while not self._stopping or self._running or self._queue or self._monitor:
             self._loop.turn()
         self._notes.flush()
         while self._channel.pending_bytes:
@@ -182,15 +185,21 @@ class Executor:
         return known
 
     def _leave(self, error: LognotError) -> None:
-        """The supervisor is gone: nobody minds our actions any more, so they are told to end, as we do.
+        """The supervisor has ended, and what it has accepted is done as on Stop; or it wants us no more.
 
-        Where it only sent what did not fit, the next executor minds them.
+        The monitor ends with it, but may do so a moment later: what it has said until then counts. Where the
+        supervisor only sent what did not fit, the next executor minds our actions.
         """
         if isinstance(error, NoDescriptorError):
             os._exit(NO_DESCRIPTOR_STATUS)
-        for action in self._running.values():
-            signal_group(action.pid, signal.SIGTERM)
-        os._exit(1)
+        if not self._supervisor.has_ended(PEER_END_S):
+            for action in self._running.values():
+                signal_group(action.pid, signal.SIGTERM)
+            os._exit(1)
+        self._loop.call_later(LEAVE_S, lambda: os._exit(1))
+        if not self._stopping:
+            self._stopping = True
+            self._loop.call_later(STOP_GRACE_S, self._stop_now)
 
     def _stop(self, grace_s: float) -> None:
         self._stopping = True
@@ -200,6 +209,9 @@ class Executor:
         self._loop.call_later(grace_s, self._stop_now)
 
     def _stop_now(self) -> None:
+        if self._monitor is not None:
+            self._loop.detach(self._monitor)
+            self._monitor = None
         dropped = Counter(action.item_id for action in self._queue.values())
         for item_id, number in dropped.items():
             self._notes.say(Notice.ACTIONS_DROPPED, item_id, number, b"lognot stops")
@@ -219,16 +231,18 @@ class Executor:
         if self._monitor is not None:
             self._loop.drain(self._monitor)
         self._monitor = Channel(socket.socket(fileno=fd), m.MONITOR_TO_EXECUTOR, MAX_MESSAGE_BYTES)
-        self._loop.attach(self._monitor, self._on_request, self._on_monitor_closed)
+        self._loop.attach(self._monitor, self._on_request, self._on_monitor_closed, self._start_queued)
         self._say(m.UseStartMark(), self._mark.fd)
         for action in self._queue.values():
             if action.request is not None:
                 self._say(action.request)
+        self._start_queued()
 
     def _on_monitor_closed(self, error: LognotError) -> None:
         self._monitor = None
         if isinstance(error, ProtocolError):
             self._tell(m.PeerBroke(0))
+        self._start_queued()
 
     def _on_request(self, request: m.Message, fd: int) -> None:
         assert isinstance(request, m.RunAction)
@@ -259,6 +273,11 @@ class Executor:
     def _taken(self, which: Occasion) -> None:
         self._say(m.ActionTaken(*which))
 
+    @property
+    def _monitor_knows(self) -> bool:
+        """All that we said to the monitor is in the kernel's hands: it gets there also when we are killed."""
+        return self._monitor is None or not self._monitor.pending_bytes
+
     def _say(self, message: m.Message, fd: int = -1) -> None:
         """Tell the monitor, when there is one."""
         if self._monitor is None:
@@ -275,13 +294,14 @@ class Executor:
         while self._queue and self._config and len(self._running) < self._config.athread_count:
             action = next(iter(self._queue.values()))
             assert action.request is not None
-            if self._retrying or not self._start(action, action.request):
+            # What starts before the monitor can know of it would start again, should we be killed now.
+            if self._retrying or not self._monitor_knows or not self._start(action, action.request):
                 return
             self._queue.popitem(last=False)
             self._queued_bytes -= waiting_bytes(action.request)
 
     def _start(self, action: _Action, request: m.RunAction) -> bool:
-        """Start an action, or drop it when it can never start; False when no process can be had now."""
+        """Start an action, or drop it when it can never start; False when it cannot start now."""
         template = self._template(action.item_id, action.item, request.kind)
         variables = environment(
             name=self._account.name,
@@ -298,6 +318,8 @@ class Executor:
         try:
             self._mark.set()  # first: what it said of the last action must not be taken for this one
             self._say(m.ActionStarting(*which))
+            if not self._monitor_knows:
+                return False  # started, and said again, when it does
             pid, action.output = start_shell(template.shell_text, variables, self._mark)
         except OSError as error:
             reason = reason_of(error).encode()
@@ -313,8 +335,8 @@ class Executor:
             return False
         self._loop.watch(action.output, lambda: self._read_output(action))
         self._taken(which)
+        self._tell(m.ActionStarted(action.item_id, pid))  # first: should we fail, the next one minds it
         self._mind(action, pid, started_ns)
-        self._tell(m.ActionStarted(action.item_id, pid))
         return True
 
     def _retry(self) -> None:
@@ -357,6 +379,7 @@ class Executor:
         """Ask an action's whole process group to end, and make it end soon after."""
         action.ending = True
         signal_group(action.pid, signal.SIGTERM)
+        signal_group(action.pid, signal.SIGCONT)  # one that has been stopped ends when it goes on
         action.timers.append(self._loop.call_later(KILL_AFTER_S, lambda: self._kill(action)))
 
     def _kill(self, action: _Action) -> None:
@@ -406,8 +429,12 @@ class Executor:
         if not data:
             self._close_output(action)
             return False
-        *lines, action.line = (action.line + data).split(b"\n")
-        for line in lines:
+        if action.unprinted:  # nothing more of it is told, however much it is
+            action.unprinted += len(action.line) + len(data) - data.count(b"\n")
+            action.line = b""
+            return True
+        *lines, action.line = (action.line + data).replace(b"\r\n", b"\n").split(b"\n")
+        for line in filter(None, lines):  # empty ones are not told, and there may be thousands
             self._print(action, line)
         if len(action.line) > MAX_QUOTE_BYTES:
             self._print(action, action.line)

@@ -16,7 +16,6 @@ import os
 import select
 import signal
 import socket
-import struct
 import sys
 import time
 from _blake2 import blake2b  # as hashlib has it, without OpenSSL (1 MB)
@@ -28,8 +27,9 @@ from lognot.channel import Channel
 from lognot.children import Child, start_child
 from lognot.errors import ConfigError, LognotError, PrivilegeError, reason_of
 from lognot.loop import Loop
+from lognot.peer import Peer, peer_ids
 from lognot.quota import Quota
-from lognot.service import Notifier, SignalQueue
+from lognot.service import LEAVE_S, Notifier, SignalQueue
 from lognot.settings import Config, config_to_json
 from lognot.users import Account
 
@@ -39,8 +39,7 @@ ACCEPT_AGAIN_S = 1.0  # where a limit is met, the connection waits, and the list
 # An executor asks once for each config that it is sent. To answer can mean to read the file.
 CHECKS_AT_ONCE = 20
 CHECKS_PER_S = 1
-LEAVE_S = 2.0  # for an executor whose supervisor is gone: it has to tell its actions
-_PEER = struct.Struct("iII")  # struct ucred, unix(7)
+EXPELLED_S = 2.0  # for an executor that its supervisor wants no more: it has to tell its actions
 
 RunExecutor = Callable[[Channel, Account, Callable[[bytes], bool]], None]
 
@@ -54,6 +53,7 @@ class _Connection:
     # none gets into the middle of another.
     channel: Channel
     hangup: select.epoll  # can be read once the supervisor has closed its end
+    supervisor: Peer
     checks: Quota = field(default_factory=lambda: Quota(CHECKS_AT_ONCE, CHECKS_PER_S))
 
 
@@ -123,7 +123,7 @@ class Launcher:
             self._loop.call_later(ACCEPT_AGAIN_S, self._listen)
             return
         with sock:
-            _, uid, _ = _PEER.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
+            _, uid, _ = peer_ids(sock)
             if uid not in (0, os.geteuid()):
                 _say(f"refused a connection from user {uid}")
                 return
@@ -143,7 +143,7 @@ class Launcher:
         channel = Channel(sock.dup(), frozenset())
         hangup = select.epoll()
         hangup.register(channel, 0)  # EPOLLHUP is told in any case (epoll_ctl(2))
-        connection = _Connection(child, channel, hangup)
+        connection = _Connection(child, channel, hangup, Peer(channel))
         self._connections[child.pid] = connection
         self._loop.attach(
             child.channel,
@@ -166,16 +166,22 @@ class Launcher:
                 _tell(connection, message)
 
     def _end(self, connection: _Connection) -> None:
-        """Make an executor end: by its closed connection, or else by force."""
+        """Make an executor end: by its closed connection, or else by force.
+
+        One whose supervisor has ended still does what that had accepted, and takes its time.
+        """
         if connection.hangup.closed:
             return
         self._loop.forget(connection.hangup)
         connection.hangup.close()
         connection.channel.shut_down()
-        self._loop.call_later(LEAVE_S, lambda: self._kill(connection))
+        self._loop.call_later(EXPELLED_S, lambda: self._kill(connection, orphaned=False))
+        self._loop.call_later(LEAVE_S, lambda: self._kill(connection, orphaned=True))
 
-    def _kill(self, connection: _Connection) -> None:
-        if connection.child.pid in self._connections:
+    def _kill(self, connection: _Connection, *, orphaned: bool) -> None:
+        if self._connections.get(connection.child.pid) is not connection:
+            return
+        if orphaned or not connection.supervisor.has_ended():
             connection.child.kill()
 
     def _bury(self, connection: _Connection) -> None:
@@ -188,6 +194,7 @@ class Launcher:
             self._loop.forget(connection.hangup)
             connection.hangup.close()
         connection.channel.close()
+        connection.supervisor.close()
 
     # Configs.
 

@@ -66,7 +66,13 @@ class Loop:
         self._selector.unregister(source)
 
     def attach(
-        self, channel: Channel, on_message: OnMessage, on_closed: OnClosed, *, holds_back: bool = False
+        self,
+        channel: Channel,
+        on_message: OnMessage,
+        on_closed: OnClosed,
+        on_flushed: Callable[[], None] | None = None,
+        *,
+        holds_back: bool = False,
     ) -> None:
         """Receive from a channel.
 
@@ -74,7 +80,8 @@ class Loop:
         read the answers has to wait, and costs no memory. At most one side of a connection may do so.
         `on_message` gets each message with its descriptor (-1: none), which it then owns; it may find that
         the message makes no sense and raise ProtocolError. `on_closed` gets that, or ChannelClosed, once;
-        the channel is forgotten and closed by then.
+        the channel is forgotten and closed by then. `on_flushed` is called whenever the last of what did not
+        fit has gone out.
         """
 
         def ready(events: int) -> None:
@@ -83,6 +90,8 @@ class Loop:
                     _hand_out(channel.receive(), on_message)
                 if events & selectors.EVENT_WRITE and channel.fileno() >= 0 and _is_flushed(channel):
                     self._selector.modify(channel, selectors.EVENT_READ, ready)
+                    if on_flushed and not channel.pending_bytes:
+                        on_flushed()
             except (ChannelClosed, ProtocolError) as error:
                 self.detach(channel)
                 on_closed(error)

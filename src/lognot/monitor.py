@@ -111,6 +111,7 @@ class Monitor:
         self._searching: tuple[Stream, Block] | None = None
         self._now_ns = time.monotonic_ns()
         self._stopping = False
+        self._hurried = False
 
     def run(self, without: str = "") -> None:
         """Turn until the supervisor says Stop or is gone; `without` says why it has no sandbox."""
@@ -146,6 +147,7 @@ class Monitor:
             case m.Ping():
                 self._tell(m.Pong())
             case m.Stop():
+                self._hurried = self._stopping  # asked twice
                 self._stopping = True
 
     def _tell(self, message: m.Message) -> None:
@@ -373,15 +375,18 @@ class Monitor:
         return all(dispatcher.settled for dispatcher in self._dispatchers.values())
 
     def _finish(self) -> None:
-        """Read what was written before the stop."""
+        """Read what was written before the stop, and say what can not be done about it any more."""
         deadline = time.monotonic() + STOP_S
         self._files.read_all()
-        while self._files.dirty and time.monotonic() < deadline:
+        while self._files.dirty and time.monotonic() < deadline and not self._hurried:
             self._read()
             self._loop.turn(wait=False)
-        while not self._settled() and time.monotonic() < deadline:
+        while not self._settled() and time.monotonic() < deadline and not self._hurried:
             self._loop.turn(deadline_ns=time.monotonic_ns() + 10**8)
         self._files.commit()
+        for dispatcher in self._dispatchers.values():
+            for item_id, number in dispatcher.give_up().items():
+                self._notes.say(Notice.ACTIONS_DROPPED, item_id, number, b"lognot stops")
         self._notes.flush()
         while self._channel.pending_bytes and time.monotonic() < deadline:
             self._loop.turn(deadline_ns=time.monotonic_ns() + 10**8)

@@ -97,6 +97,7 @@ _UNKNOWN_ESCAPES = frozenset(b"FIJMOTYijmqy")
 
 # python-pcre puts the offset into its message.
 _OFFSET_IN_MESSAGE = re.compile(r"(.*) at position ([0-9]+)", re.DOTALL)
+_PCRE_NO_MEMORY = -6
 _PCRE_ERRORS = {-8: "match limit exceeded", -21: "recursion limit exceeded", -27: "no more JIT stack"}
 
 
@@ -114,7 +115,7 @@ class Pattern(ABC):
     def match(self, line: bytes) -> Any:
         """Whether the regex matches: something for `whole` and `spans` to read, or None.
 
-        Raises MatchLimitError when PCRE gave up, nothing else.
+        Raises MatchLimitError when PCRE gave up; MemoryError when it got no memory; nothing else.
         """
 
     @abstractmethod
@@ -182,6 +183,8 @@ class _PcrePattern(Pattern):
         except self._no_match:
             return None
         except self._pcre_error as error:
+            if error.args[0] == _PCRE_NO_MEMORY:
+                raise MemoryError("PCRE got no memory") from error
             raise MatchLimitError(_PCRE_ERRORS.get(error.args[0], f"PCRE error {error.args[0]}")) from error
 
     def whole(self, line: bytes, match: Any) -> tuple[int, int]:

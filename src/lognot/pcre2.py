@@ -37,6 +37,7 @@ _JIT_COMPLETE = 1
 _INFO_CAPTURECOUNT = 4
 _CONFIG_VERSION = 11
 _ERROR_NOMATCH = -1
+_ERROR_NOMEMORY = -48
 _MESSAGE_BYTES = 256  # pcre2_get_error_message(3): 128 is enough for all that exist
 
 
@@ -97,6 +98,13 @@ def version() -> tuple[int, int]:
     _config(_CONFIG_VERSION, text)
     major, minor = text.value.split()[0].split(b".")[:2]
     return int(major), int(minor.split(b"-")[0])  # a release candidate says "10.43-RC1"
+
+
+def _failure(code: int) -> Exception:
+    """What to raise for one of the library's error codes; without memory, nobody knows whether it matches."""
+    if code == _ERROR_NOMEMORY:
+        return MemoryError(error_message(code))
+    return MatchLimitError(error_message(code))
 
 
 def error_message(code: int) -> str:
@@ -171,7 +179,7 @@ class Program:
         For a regex with UTF the subject must be valid UTF-8, which is not checked.
 
         With \\K in a lookahead the start can be after the end. Raises MatchLimitError when the library gives
-        up, with its reason.
+        up, with its reason; MemoryError when it got no memory.
         """
         code = _match(
             self._code_p,
@@ -186,10 +194,10 @@ class Program:
             return self._ovector[:]
         if code == _ERROR_NOMATCH:
             return None
-        raise MatchLimitError(error_message(code))
+        raise _failure(code)
 
     def find(self, subject: bytes, start: int) -> tuple[int, int] | None:
-        """Where the regex first matches from `start` on; raises MatchLimitError when the library gives up."""
+        """Where the regex first matches from `start` on; raises what `match` does."""
         code = _match(
             self._code_p,
             subject,
@@ -203,7 +211,7 @@ class Program:
             return self._ovector[0], self._ovector[1]
         if code == _ERROR_NOMATCH:
             return None
-        raise MatchLimitError(error_message(code))
+        raise _failure(code)
 
     def __del__(self) -> None:
         # At interpreter exit the functions may be gone already; then so is the memory.

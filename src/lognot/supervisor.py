@@ -35,14 +35,12 @@ from lognot.logs import Logs
 from lognot.loop import Loop, Timer
 from lognot.mounts import MountTable
 from lognot.quota import Quota, QuotaJournal
-from lognot.service import Notifier, SignalQueue
+from lognot.service import KILL_AFTER_S, STOP_GRACE_S, Notifier, SignalQueue
 from lognot.settings import MAX_ATHREAD_COUNT, Config, config_to_json
 from lognot.users import Account
 from lognot.watchdog import Watchdog
 
-STOP_GRACE_S = 10.0  # actions that run may finish; systemd's own patience is longer (TimeoutStopSec)
 STOP_MONITOR_S = 3.0  # the monitor only has to finish a block
-KILL_AFTER_S = 8.0  # beyond the grace: an executor needs 5 s to end actions that ignore SIGTERM
 RETRY_LIMITED_S = 5.0  # a limit of the system was met; nothing tells when there is room again
 EXECUTORS_S = 3.0  # readiness waits so long for them; they come up later too, and their actions wait
 MOUNTS_S = 0.5  # a change of the mounts mostly comes with others: containers, or a restart of autofs
@@ -134,6 +132,7 @@ class Supervisor:
         self._ready_timer: Timer | None = None
         self._watchdog = Watchdog(self._loop, self._notifier, self._ping)
         self._stopping = False
+        self._grace_s = STOP_GRACE_S
         self._exit_status: int | None = None
         self._actions_run = 0
         self._told_no_sandbox = False
@@ -404,7 +403,7 @@ class Supervisor:
             executor.connected = False
         if self._stopping:
             self._save()
-            self._stop_executors(STOP_GRACE_S)
+            self._stop_executors(self._grace_s)
         return not self._stopping
 
     # Executors.
@@ -568,8 +567,11 @@ class Supervisor:
 
     def _stop(self, number: signal.Signals) -> None:
         if self._stopping:  # asked twice: do not wait for actions any longer
-            self._monitor.kill()
-            self._stop_executors(grace_s=0)
+            self._grace_s = 0.0
+            if self._monitor.child:
+                self._monitor.send(m.Stop(0))  # it has to say what it drops
+            else:
+                self._stop_executors(self._grace_s)
             return
         self._stopping = True
         self._notifier.stopping()
@@ -579,7 +581,7 @@ class Supervisor:
             self._monitor.send(m.Stop(0))
             self._loop.call_later(STOP_MONITOR_S, self._monitor.kill)
         else:
-            self._stop_executors(STOP_GRACE_S)
+            self._stop_executors(self._grace_s)
 
     def _stop_executors(self, grace_s: float) -> None:
         for executor in list(self._executors.values()):

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from integration.harness import Service
+from integration.launching import LauncherService
 
 ENGINES = ["pcre2"] + (["pcre"] if importlib.util.find_spec("pcre") else [])
 
@@ -27,6 +28,13 @@ def service(tmp_path: Path) -> Iterator[Callable[..., Service]]:
     yield make
     for one in made:
         one.end()
+
+
+@pytest.fixture
+def launcher(tmp_path: Path) -> Iterator[LauncherService]:
+    one = LauncherService(tmp_path)
+    yield one
+    one.end()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

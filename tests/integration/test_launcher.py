@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import resource
 import signal
-import socket
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from integration import accounts
 from integration.harness import PYTHON, SOURCE, Service, append, lines_of, wait_for
+from integration.launching import LauncherService
 from integration.processes import ids, is_gone, stat_fields, wait_gone
 from lognot import messages as m
 from lognot.channel import Channel
@@ -25,90 +24,6 @@ from lognot.users import current_account
 ITEM = "[ITEM]\npath = @/log\nregex = go (.*)\nupbound_action = echo $1 >> @/out\n"
 
 OTHER = "[OTHER]\npath = @/other\nupbound_action = true\n"
-
-# What the service manager does (sd_listen_fds(3)): the socket as descriptor 3, and LISTEN_* about it.
-PASS_SOCKET = """\
-import os, sys
-os.dup2(int(sys.argv[1]), 3)
-os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1")
-os.execv(sys.argv[2], sys.argv[2:])
-"""
-
-
-class LauncherService:
-    """A listening socket, and the launcher behind it, which may come and go."""
-
-    def __init__(self, directory: Path) -> None:
-        self.path = directory / "exec.sock"
-        self.config_path = directory / "lognot.conf"
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._listener.bind(str(self.path))
-        self._listener.listen()
-        self.errors = directory / "launcher.err"
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self, config_path: Path | None = None) -> LauncherService:
-        fd = self._listener.fileno()
-        lognot = [PYTHON, "-m", "lognot", "--executor", "-c", str(config_path or self.config_path)]
-        with self.errors.open("ab") as errors:
-            self.process = subprocess.Popen(
-                [PYTHON, "-c", PASS_SOCKET, str(fd), *lognot],
-                pass_fds=(fd,),
-                env={**os.environ, "PYTHONPATH": str(SOURCE)},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=errors,
-                cwd="/",
-            )
-        return self
-
-    @property
-    def pid(self) -> int:
-        assert self.process is not None
-        return self.process.pid
-
-    def executors(self) -> list[int]:
-        with contextlib.suppress(OSError):
-            return [
-                int(pid) for pid in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
-            ]
-        return []
-
-    def executor(self) -> int:
-        """The pid of the executor, waiting until there is one that has taken its name."""
-
-        def pid() -> int | None:
-            for pid in self.executors():
-                with contextlib.suppress(OSError):
-                    if Path(f"/proc/{pid}/comm").read_text() == "lognot-executor\n":
-                        return pid
-            return None
-
-        result: int = wait_for(pid, "an executor")
-        return result
-
-    def connect(self) -> socket.socket:
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        sock.connect(str(self.path))
-        return sock
-
-    def end(self) -> None:
-        if self.process is not None:
-            left = self.executors()
-            if self.process.poll() is None:
-                self.process.kill()
-            self.process.wait()
-            for pid in left:  # as the service manager does with what is left in the unit
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            wait_gone(*left)
-
-
-@pytest.fixture
-def launcher(tmp_path: Path) -> Iterator[LauncherService]:
-    one = LauncherService(tmp_path)
-    yield one
-    one.end()
 
 
 @pytest.fixture
@@ -321,13 +236,16 @@ def test_a_connection_from_another_user_is_refused(launcher: LauncherService, tm
     assert launcher.executors() == []
 
 
-def test_an_executor_that_hangs_is_ended_when_its_supervisor_is_gone(
-    lognot: Service, launcher: LauncherService, tmp_path: Path
+def test_an_executor_that_hangs_is_ended_when_its_supervisor_wants_it_no_more(
+    launcher: LauncherService, tmp_path: Path
 ) -> None:
+    launcher.config_path.write_text(ITEM.replace("@", str(tmp_path)))
+    launcher.start()
+    supervisor = Channel(launcher.connect(), m.EXECUTOR_TO_SUPERVISOR | m.LAUNCHER_TO_SUPERVISOR)
+    supervisor.send(m.LaunchExecutor(current_account().uid, current_account().gid))
     executor = launcher.executor()
     os.kill(executor, signal.SIGSTOP)
-    assert lognot.process is not None
-    lognot.process.kill()
+    supervisor.close()
     wait_gone(executor)
 
 

@@ -124,15 +124,20 @@ def test_an_action_that_runs_is_minded_by_the_next_executor(service: Make, log: 
     assert not (tmp_path / "told").exists()
 
 
-def test_when_the_supervisor_is_killed_nothing_goes_on(service: Make, log: Path, tmp_path: Path) -> None:
+def test_when_the_supervisor_is_killed_only_its_actions_go_on(
+    service: Make, log: Path, tmp_path: Path
+) -> None:
     lognot = service(PATIENT).start()
     action = running_action(tmp_path, log)
-    others = [*lognot.children(), action]
-    assert len(others) == 3
+    monitor, executor = lognot.role("monitor"), lognot.role("executor")
     assert lognot.process is not None
     lognot.process.kill()
-    wait_gone(*others, deadline_s=2)
-    assert lines_of(tmp_path / "told") == ["TERM"]
+    wait_gone(monitor, deadline_s=2)
+    assert not is_gone(action)
+    (tmp_path / "go").touch()
+    wait_gone(action, executor, deadline_s=2)
+    assert lines_of(tmp_path / "out") == ["done"]
+    assert not (tmp_path / "told").exists()
 
 
 @pytest.mark.parametrize("role", ["monitor", "executor"])

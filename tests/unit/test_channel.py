@@ -423,3 +423,22 @@ def test_both_ends_are_close_on_exec_and_do_not_block(pair: Callable[..., Pair])
             assert not os.get_blocking(end.fileno())
             assert end.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE) == socket.SOCK_SEQPACKET
             end.close()
+
+
+def test_what_the_peer_cannot_have_yet(pair: Callable[..., Pair]) -> None:
+    """A long message counts until its last packet is on its way."""
+    both = pair(limit=MAX_MESSAGE_BYTES)
+    sent: list[m.Message] = []
+    while len(both.ours.unsent()) < 3:
+        line = b"%d" % len(sent) + b"x" * 200_000
+        sent.append(m.RunAction(1, m.Kind.UPBOUND, 1, len(sent), 1, line, ()))
+        both.ours.send(sent[-1])
+    unsent = both.ours.unsent()
+    assert unsent == sent[-3:]
+    arrived = [message for message, _ in both.peer.receive()]
+    assert arrived + unsent == sent
+    while not both.ours.flush():
+        arrived += [message for message, _ in both.peer.receive()]
+    assert both.ours.unsent() == []
+    arrived += [message for message, _ in both.peer.receive()]
+    assert arrived == sent

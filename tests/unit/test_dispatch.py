@@ -138,6 +138,57 @@ def test_what_an_executor_hands_back_is_kept(bench: Bench) -> None:
     assert positions(bench.executor()) == [5]
 
 
+def test_what_an_executor_hands_back_comes_before_what_was_read_since(bench: Bench) -> None:
+    """An executor takes positions that only grow; and what it hands back was read by the last monitor."""
+    first = bench.executor()
+    for position in (6, 7, 8):  # 6 was not committed, so it was read again
+        bench.dispatcher.run(action(position))
+    for position in (4, 5, 6):
+        first.send(action(position))
+    bench.turn()
+    bench.dispatcher.run(action(5))
+    assert positions(first) == [6, 7, 8], "what it has is not said again"
+    first.send(taken(4))
+    first.close()
+    bench.turn()
+    second = bench.executor()
+    assert positions(second) == [5, 6, 7, 8]
+    for position in (5, 6, 7, 8):
+        second.send(taken(position))
+    bench.turn()
+    second.close()
+    bench.turn()
+    assert bench.dispatcher.settled, "nothing waits any more"
+
+
+def test_what_is_given_up_is_what_no_executor_has(bench: Bench) -> None:
+    for position in range(3):
+        bench.dispatcher.run(action(position))
+    executor = bench.executor()
+    line = b"x" * 50_000
+    sent = 3
+    while bench.dispatcher.settled:
+        bench.dispatcher.run(action(sent, line))
+        sent += 1
+    for position in range(sent, sent + 4):
+        bench.dispatcher.run(action(position, line))
+    given_up = bench.dispatcher.give_up()
+    arrived = positions(executor)
+    assert given_up == {1: 5}
+    assert arrived == list(range(sent - 1))
+
+
+def test_without_an_executor_all_is_given_up(bench: Bench) -> None:
+    executor = bench.executor()
+    executor.send(action(1))
+    for position in (2, 3):
+        bench.dispatcher.run(action(position))
+    bench.turn()
+    executor.close()
+    bench.turn()
+    assert bench.dispatcher.give_up() == {1: 3}
+
+
 def test_too_many_are_refused_and_room_comes_back(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dispatch, "MAX_WAITING", 2)
     executor = bench.executor()

@@ -53,6 +53,7 @@ LAYERS: tuple[tuple[str, set[str]], ...] = (
             "options",
             "outlet",
             "pattern",
+            "peer",
             "pcre2",
             "prefilter",
             "quoting",

@@ -9,6 +9,7 @@ from lognot import messages as m
 from lognot.channel import Channel, socket_pair
 from lognot.children import Child
 from lognot.launcher import _Connection, _tell
+from lognot.peer import Peer
 
 
 def test_an_executor_cannot_fill_the_launchers_memory() -> None:
@@ -16,7 +17,7 @@ def test_an_executor_cannot_fill_the_launchers_memory() -> None:
     ours, theirs = socket_pair()
     child = Child("executor", os.getpid(), -1, Channel(theirs, frozenset()))
     with select.epoll() as hangup:
-        connection = _Connection(child, Channel(ours, frozenset()), hangup)
+        connection = _Connection(child, Channel(ours, frozenset()), hangup, Peer(ours))
         note = m.Note(m.Notice.ROLE_FAILED, 0, 0, b"x" * m.MAX_QUOTE_BYTES)
         for _ in range(2000):
             _tell(connection, note)
@@ -24,3 +25,4 @@ def test_an_executor_cannot_fill_the_launchers_memory() -> None:
         theirs.close()
         _tell(connection, note)  # nor does it mind a supervisor that is gone
         connection.channel.close()
+        connection.supervisor.close()

@@ -30,6 +30,18 @@ def test_error_message() -> None:
     assert pcre2.error_message(-47) == "match limit exceeded"
 
 
+def test_without_memory_nobody_knows_whether_it_matches(
+    context: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It must not count as a line that does not match."""
+    program = pcre2.Program(b"a", 0, context)
+    monkeypatch.setattr(pcre2, "_match", lambda *arguments: -48)
+    with pytest.raises(MemoryError, match="no more memory"):
+        program.match(b"a")
+    with pytest.raises(MemoryError):
+        program.find(b"a", 0)
+
+
 @pytest.mark.parametrize("jit", [True, False])
 def test_match(context: int, jit: bool) -> None:
     program = pcre2.Program(rb"(a)(x)?(\xe9)?$", 0, context, jit=jit)
