@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,8 @@ from integration.launching import LauncherService
 from integration.processes import ids, is_gone, stat_fields, wait_gone
 from lognot import messages as m
 from lognot.channel import Channel
-from lognot.config import draft_config
+from lognot.config import draft_config, parse_config
+from lognot.launcher import CHECKS_AT_ONCE, Launcher
 from lognot.settings import config_to_json
 from lognot.users import current_account
 
@@ -334,3 +336,38 @@ def test_a_launcher_without_a_descriptor_waits_for_one(
     assert lognot.stop() == 0
     ran = sorted(map(int, lines_of(tmp_path / "out")))
     accounts.numbered("no descriptor left in the launcher, actions run", ran, 20, times=1)
+
+
+def test_an_executor_that_asks_without_end_is_ended(tmp_path: Path) -> None:
+    """To answer can mean to read the config file, and the others have to wait meanwhile."""
+    config, problems = parse_config(b"[A]\npath = /log\nupbound_action = true\n", "/etc/lognot.conf")
+    assert config is not None, problems
+    account = current_account()
+    asked = tmp_path / "asked"
+
+    def ask(channel: Channel, of: object, approve: Callable[[bytes], bool]) -> None:
+        while True:
+            append(asked, f"{approve(b'another config')}\n")
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(str(tmp_path / "socket"))
+        listener.listen()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                Launcher(listener, lambda: config, ask).run()
+            finally:
+                os._exit(1)
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+                sock.connect(str(tmp_path / "socket"))
+                supervisor = Channel(sock, m.LAUNCHER_TO_SUPERVISOR)
+                supervisor.send(m.LaunchExecutor(account.uid, account.gid))
+                assert isinstance(supervisor.wait(20), m.ExecutorStarted)
+                assert supervisor.wait(20) == m.ExecutorEnded(signal.SIGKILL)
+        finally:
+            os.kill(pid, signal.SIGTERM)
+            os.waitpid(pid, 0)
+    answers = lines_of(asked)
+    assert set(answers) == {"False"}
+    assert CHECKS_AT_ONCE <= len(answers) < 2 * CHECKS_AT_ONCE

@@ -240,7 +240,7 @@ def test_an_executor_that_gives_back_more_than_may_wait_is_reported(
     for _ in range(5):
         bench.turn()
     assert bench.broken == 1
-    assert len(bench.dispatcher._waiting) == 10
+    assert len(bench.dispatcher._handed_back) == 10
 
 
 def test_offsets_outside_of_the_line_are_reported(bench: Bench) -> None:

@@ -184,10 +184,10 @@ def test_what_could_not_be_written_is_said_when_there_is_room() -> None:
     ]
 
 
-def test_the_name_of_a_file_is_not_printed_raw(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_name_of_a_file_is_not_printed_raw(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "own\x1b[31m.log").symlink_to("/dev/full")
     Journal((FileSink(tmp_path / "own\x1b[31m.log"),)).write(Event.STARTED, INFO, "lost")
-    assert f"cannot write {tmp_path}/own\\x1b[31m.log: No space left" in capsys.readouterr().err
+    assert f"cannot write {tmp_path}/own\\x1b[31m.log: No space left" in capfd.readouterr().err
 
 
 def test_a_stream_that_nobody_reads_does_not_stop_us() -> None:

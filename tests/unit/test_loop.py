@@ -151,3 +151,4 @@ def test_it_says_when_all_that_waited_has_gone_out() -> None:
     assert flushed == [True]
     loop.detach(ours)
     peer.close()
+    loop._selector.close()
