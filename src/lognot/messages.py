@@ -63,6 +63,8 @@ class Notice(IntEnum):
     ACTION_OUTPUT_CUT = 10  # about an item; number: bytes left out
     FILE_UNREADABLE = 11  # about a log; text: the error
     CONFIG_DIFFERS = 12  # an executor waits, since its launcher reads another config
+    REGEX_LIMITED = 13  # about an item whose regex costs too much; number: how often; text: the line
+    LINES_LEFT_OUT = 14  # about such an item; number: lines; text: one of them
 
 
 class Message:
