@@ -9,7 +9,6 @@ only tried on lines that hold a literal that its matches must contain, which one
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -108,6 +107,7 @@ class Scanner:
         self._budgets = budgets
         self._limited: set[int] = set()  # items on a rein
         self._calls = any(pattern.calls for _, pattern in patterns)
+        self._careful_bytes = -1  # longer lines need care
         self._measure_bytes = 0  # that are left
         self._literals = choose_literals([required_literals(pattern.regex) for _, pattern in patterns])
         self._usual = self._in_flood_of(frozenset())
@@ -145,6 +145,7 @@ class Scanner:
         self._measure_bytes -= len(block)
         if self._limited:
             self._use_reins(tuple(self._limited))
+        self._set_care()
         everywhere = self._everywhere
         try:
             lines = self._prefilter.lines(block) if self._prefilter else {}
@@ -180,9 +181,7 @@ class Scanner:
         """Try `items` on each line, and others on the lines that begin where `more` says."""
         patterns = [self._patterns[item] for item in items]
         # Lines that need no care are searched here: a call of `_search` for each costs a flood 0.2 us a line.
-        careful_bytes = self._careful_bytes()
-        if more or b"\r" in block:
-            careful_bytes = -1
+        careful_bytes = -1 if more or b"\r" in block else self._careful_bytes
         start = 0
         for line in block.split(b"\n")[:-1]:
             length = len(line)
@@ -209,6 +208,9 @@ class Scanner:
         if line[-1:] == b"\r":
             line = line[:-1]
         length = len(line)
+        if length <= self._careful_bytes:
+            self._search_at_once(found, line, start, items)
+            return
         is_long = length > self.long_line_bytes
         for item in items:
             key, pattern, match_line = self._patterns[item]
@@ -243,15 +245,31 @@ class Scanner:
                     self._spend(found, line, start, item, took_ns)
                 self._measure_bytes = MEASURE_BYTES
 
+    def _search_at_once(self, found: list[Hit | Failure], line: bytes, start: int, items: Items) -> None:
+        """Search a line that needs no care."""
+        for item in items:
+            key, pattern, match_line = self._patterns[item]
+            try:
+                match = match_line(line)
+            except MatchLimitError as error:
+                found.append(Failure(start, line, key, error))
+                self._spend(found, line, start, item, FAILED_NS)
+                continue
+            if match is not None:
+                found.append(_make_hit((start, line, key, pattern, match)))
+
     # What searches cost.
 
-    def _careful_bytes(self) -> int:
-        """Give the length from which on a line needs care: time to be measured, limits, a guard."""
+    def _set_care(self) -> None:
+        """Decide from which length on a line needs care: time to be measured, limits, a guard."""
         if self._calls or self._limited:
-            return -1
-        if self._budgets is None:
-            return self.long_line_bytes if self._guard else sys.maxsize
-        return min(TINY_LINE_BYTES, self.long_line_bytes)
+            self._careful_bytes = -1
+        elif self._budgets is None:
+            self._careful_bytes = (
+                min(SHORT_LINE_BYTES, self.long_line_bytes) if self._guard else SHORT_LINE_BYTES
+            )
+        else:
+            self._careful_bytes = min(TINY_LINE_BYTES, self.long_line_bytes)
 
     def _is_too_long(self, item: int, length: int) -> bool:
         assert self._budgets is not None
@@ -273,6 +291,7 @@ class Scanner:
             self._limited.discard(item)
         else:
             self._limited.add(item)
+        self._set_care()
 
     def _spend(self, found: list[Hit | Failure], line: bytes, start: int, item: int, cost_ns: int) -> bool:
         """Pay for a search of an item; True when it is on a shorter rein from here on."""

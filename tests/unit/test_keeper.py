@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 
 from lognot import keeper as keeper_module
 from lognot.channel import Channel, socket_pair
 from lognot.journal import Journal
-from lognot.keeper import ATTEMPTS_AGAIN, BOOT_ATTEMPTS, Keeper
+from lognot.keeper import ATTEMPTS_AGAIN, BOOT_ATTEMPTS, QUICK_SEARCHES, Keeper
 from lognot.launched import Launched
 from lognot.loop import Loop
-from lognot.messages import Ping
+from lognot.messages import UNKNOWN_STATUS, Ping
 
 
 class Mortal:
@@ -21,6 +23,7 @@ class Mortal:
         self.starts = 0
         self.given_up = False
         self.lives_once: int | None = None  # which start comes up before it ends
+        self.wait_status = UNKNOWN_STATUS
         self.keeper = Keeper(
             "role",
             self.loop,
@@ -39,7 +42,7 @@ class Mortal:
         if self.starts == self.lives_once:
             peer.send(Ping())
         peer.close()
-        return Launched(Channel(ours, frozenset({Ping})))
+        return Launched(Channel(ours, frozenset({Ping})), wait_status=self.wait_status)
 
     def give_up(self) -> None:
         self.given_up = True
@@ -70,3 +73,18 @@ def test_a_role_that_was_told_to_stop_is_not_started_again(mortal: Mortal) -> No
     mortal.keeper.stop()
     mortal.keeper.start()
     assert mortal.starts == 0
+
+
+def test_deaths_in_a_search_are_answered_at_once_but_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    delays: list[float] = []
+    delay_s = keeper_module.Backoff.delay_s
+    monkeypatch.setattr(keeper_module.time, "monotonic_ns", lambda: 1)
+    monkeypatch.setattr(
+        keeper_module.Backoff, "delay_s", lambda self, now_ns: delays.append(delay_s(self, now_ns)) or 0.0
+    )
+    mortal = Mortal()
+    mortal.lives_once = 1
+    mortal.wait_status = signal.SIGVTALRM
+    mortal.run()
+    assert delays[:QUICK_SEARCHES] == [0.0] * QUICK_SEARCHES
+    assert min(delays[QUICK_SEARCHES:]) > 0.0
