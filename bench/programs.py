@@ -109,13 +109,16 @@ class Lognot(Program):
     executable = "/usr/bin/python3"
     burst_s = 20.0
 
+    def __init__(self, engine: str = "auto") -> None:
+        self._engine = engine
+
     def version(self) -> str:
         """Say lognot's and Python's."""
         return said([self.executable, "-m", "lognot", "--version"], r"[\d.]+\S*", {"PYTHONPATH": str(SOURCE)})
 
     def command(self, directory: Path, items: list[Item]) -> list[str]:
         """An item each."""
-        text = "[general]\n"
+        text = f"[general]\nregex_engine = {self._engine}\n"
         for number, item in enumerate(items):
             pattern = item.pattern
             if item.keyed:  # the matched text is the key: let it begin at the group

@@ -21,6 +21,7 @@ from pathlib import Path
 import catch_up
 import dense
 import growth
+import hostile
 import idle
 import latency
 import memory
@@ -36,6 +37,7 @@ MEASURES: dict[str, Callable[[Session], Section]] = {
     "catch-up": catch_up.run,
     "dense": dense.run,
     "latency": latency.run,
+    "hostile": hostile.run,
     "idle": idle.run,
     "memory": memory.run,
     "start": start.run,

@@ -233,13 +233,14 @@ class Backoff:
     so long that a role would not be back within a second.
     """
 
-    def __init__(self) -> None:
-        self._deaths_ns: deque[int] = deque(maxlen=16)
+    def __init__(self, quick_deaths: int = QUICK_DEATHS) -> None:
+        self._quick_deaths = quick_deaths
+        self._deaths_ns: deque[int] = deque(maxlen=quick_deaths + 16)
 
     def delay_s(self, now_ns: int) -> float:
         """Note a death, and give the seconds to wait."""
         self._deaths_ns.append(now_ns)
         recent = sum(now_ns - death < QUICK_WINDOW_NS for death in self._deaths_ns)
-        if recent <= QUICK_DEATHS:
+        if recent <= self._quick_deaths:
             return 0.0
-        return min(FIRST_DELAY_S * 2.0 ** (recent - QUICK_DEATHS - 1), LONGEST_DELAY_S)
+        return min(FIRST_DELAY_S * 2.0 ** (recent - self._quick_deaths - 1), LONGEST_DELAY_S)

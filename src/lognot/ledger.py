@@ -23,9 +23,10 @@ from __future__ import annotations
 import mmap
 import os
 import struct
+import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 
 MAX_STREAMS = 8192  # files open at the same time
@@ -40,8 +41,8 @@ RECORDS_AT_ONCE = 64  # written in one call; struct remembers the formats
 MAX_KEY_BYTES = 33  # frequency.compact_key() makes no longer ones
 
 _STATISTICS = struct.Struct("=QQQ")  # bytes, matches, fired
-_SEARCH = struct.Struct("=QQIB")  # stream, position, item, monitors that it took (0: none is going on)
-_FATAL = struct.Struct("=QQI")  # stream, position, item
+_SEARCH = struct.Struct("=QQIIB")  # stream, position, item, bytes, monitors it took (0: none is going on)
+_FATAL = struct.Struct("=QQIIQ")  # stream, position, item, bytes, when
 _POSITION = struct.Struct("=QQIBB16s")  # stream, offset, generation, skipping, digest length, digest
 _RECORD_FIELDS = "QIBB34s"  # time, item, kind, key length, key
 _RECORD = struct.Struct("=" + _RECORD_FIELDS)
@@ -57,7 +58,7 @@ _CHANGES_HEAD_AT = 144  # the head that comes with the changes
 _CHANGES_COUNT_AT = 152
 _FATAL_COUNT_AT = 160
 _FATAL_AT = 256
-_FATAL_BYTES = 24
+_FATAL_BYTES = 32
 _SLOTS_AT = 4096
 _SLOT_BYTES = 128  # one byte that names the current copy, then two copies of 60
 _COPY_BYTES = 60
@@ -67,6 +68,7 @@ _CHANGES_AT = _JOURNAL_AT + JOURNAL_RECORDS * _RECORD_BYTES
 _CHANGE_BYTES = 4  # a slot, doubled, and which of its copies
 LEDGER_BYTES = _CHANGES_AT + MAX_STREAMS * _CHANGE_BYTES
 
+assert _FATAL.size <= _FATAL_BYTES
 assert _FATAL_AT + MAX_FATAL * _FATAL_BYTES <= _SLOTS_AT
 assert _POSITION.size <= _COPY_BYTES
 assert 8 + 2 * _COPY_BYTES <= _SLOT_BYTES
@@ -112,11 +114,18 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """A search that was going on when the last monitor died."""
+    """A search that was going on when the last monitor died.
+
+    Attributes:
+        line_bytes: of the line.
+        died_ns: when that was noticed, CLOCK_MONOTONIC; 0 for one that is not known to be fatal.
+    """
 
     stream_id: int
     position: int
     item_id: int
+    line_bytes: int = field(default=0, compare=False)
+    died_ns: int = field(default=0, compare=False)
 
 
 class Ledger:
@@ -273,7 +282,13 @@ class Ledger:
         """Note a search that may not come back; `end_search` follows when it did."""
         deaths = self._suspect_deaths if search == self._suspect else 0
         _SEARCH.pack_into(
-            self._memory, _SEARCH_AT, search.stream_id, search.position, search.item_id, deaths + 1
+            self._memory,
+            _SEARCH_AT,
+            search.stream_id,
+            search.position,
+            search.item_id,
+            search.line_bytes,
+            deaths + 1,
         )
 
     def end_search(self) -> None:
@@ -287,11 +302,12 @@ class Ledger:
         one of a signal that only the search itself brings (`convict_search`), is its own. They are kept
         beside each other, since there can be several in the lines between two commits.
         """
-        stream_id, position, item_id, deaths = _SEARCH.unpack_from(self._memory, _SEARCH_AT)
+        stream_id, position, item_id, line_bytes, deaths = _SEARCH.unpack_from(self._memory, _SEARCH_AT)
         (count,) = _U32.unpack_from(self._memory, _FATAL_COUNT_AT)
         if deaths >= FATAL_DEATHS:
             at = _FATAL_AT + count % MAX_FATAL * _FATAL_BYTES
-            _FATAL.pack_into(self._memory, at, stream_id, position, item_id)
+            died_ns = time.monotonic_ns()
+            _FATAL.pack_into(self._memory, at, stream_id, position, item_id, line_bytes, died_ns)
             count = (count + 1) % 2**32
             _U32.pack_into(self._memory, _FATAL_COUNT_AT, count)
             self.end_search()

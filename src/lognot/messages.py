@@ -67,6 +67,8 @@ class Notice(IntEnum):
     CONFIG_DIFFERS = 12  # an executor waits, since its launcher reads another config
     LEFTOVER_DIFFERS = 14  # about a log; the file that it was rotated to is another one by now
     NO_SANDBOX = 15  # the monitor has no filter of system calls; text: why
+    REGEX_LIMITED = 16  # about an item whose regex costs too much; number: how often; text: the line
+    LINES_LEFT_OUT = 17  # about such an item; number: lines; text: one of them
 
 
 class Message:

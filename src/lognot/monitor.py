@@ -30,21 +30,27 @@ from lognot.ledger import Counted, Ledger, Search
 from lognot.loop import Loop
 from lognot.messages import Kind, Notice
 from lognot.notes import Notes
-from lognot.pattern import choose_engine, has_jit, jit_uses_files, load_engines
+from lognot.pattern import SHORT_LINE_BYTES, choose_engine, has_jit, jit_uses_files, load_engines
 from lognot.privileges import JIT_FILE_BYTES, lock_down
 from lognot.rule import Rule
 from lognot.sandbox import Sandbox
-from lognot.scan import Failure, Hit, Scanner
+from lognot.scan import Failure, Hit, LeftOut, Overspent, Scanner
 from lognot.service import ignore_stop_signals
-from lognot.settings import config_from_json
+from lognot.settings import Item, config_from_json
 from lognot.tail import Block, size_of
 from lognot.users import Account
 
-# On shorter lines a search ends within 0.1 s (measured with JIT, whose limits bound each attempt). On longer
+# On shorter lines a search ends within 25 ms (measured with JIT, whose limits bound each attempt). On longer
 # ones a pattern can be slow without meeting any, since it may begin anew at each byte. SIGVTALRM then ends
 # this process, and the next one leaves that search out.
-LONG_LINE_BYTES = 1024 if has_jit() else 0
-SEARCH_LIMIT_S = 1.0  # of CPU time
+LONG_LINE_BYTES = SHORT_LINE_BYTES if has_jit() else 0
+# Of CPU time. The kernel looks at each tick, and adds one: 16 ms where there are 250 in a second. With the
+# start of the next monitor (15 ms) that is what another item has to wait. A longer line gets what 100 MB/s
+# take.
+SEARCH_LIMIT_S = 0.01
+SEARCH_LIMIT_S_PER_BYTE = 1e-8
+# For a short line that is only guarded since the last monitor crashed: PCRE's own limits do.
+CAREFUL_LIMIT_S = 1.0
 STOP_S = 2.0  # what was written before the stop is read, but not for longer
 MANY_HITS = 100  # in a block
 # Less than the supervisor waits before it saves (continuity.SAVE_AFTER_S): so whatever is read after this was
@@ -161,7 +167,7 @@ class Monitor:
         rules_of: dict[int, list[Rule]] = {log_id: [] for log_id in message.log_ids}
         numbers = zip(message.item_ids, message.log_ids, message.executor_ids, config.items, strict=True)
         for item_id, log_id, executor_id, item in numbers:
-            rule = self._rules.get(item_id) or Rule(item_id, item, self._ledger.secret)
+            rule = self._rules.get(item_id) or self._new_rule(item_id, item)
             rule.executor_id = executor_id
             rule.use_engine(engine)
             rules[item_id] = rule
@@ -188,7 +194,15 @@ class Monitor:
             self._replay()
 
     def _scanner(self, rules: list[Rule]) -> Scanner:
-        return Scanner([(rule.item_id, rule.pattern) for rule in rules], LONG_LINE_BYTES, self._guard)
+        patterns = [(rule.item_id, rule.pattern) for rule in rules]
+        return Scanner(patterns, LONG_LINE_BYTES, self._guard, [rule.budget for rule in rules])
+
+    def _new_rule(self, item_id: int, item: Item) -> Rule:
+        rule = Rule(item_id, item, self._ledger.secret)
+        for search in sorted(self._fatal_searches, key=lambda search: search.died_ns):
+            if search.item_id == item_id:
+                rule.budget.ban(search.died_ns, search.line_bytes)
+        return rule
 
     def _replay(self) -> None:
         """Count again what the last monitor has counted."""
@@ -247,11 +261,11 @@ class Monitor:
             # A line that was unfinished at the start is for all.
             end = block.lines.rfind(b"\n", 0, stream.history - block.start) + 1
             history = Block(block.lines[:end], block.start)
-            self._search(self._history_scanners[stream.log_id], stream, history)
+            self._scan_with(self._history_scanners[stream.log_id], stream, history)
             block = Block(block.lines[end:], block.start + end)
-        self._search(scanner, stream, block)
+        self._scan_with(scanner, stream, block)
 
-    def _search(self, scanner: Scanner | None, stream: Stream, block: Block) -> None:
+    def _scan_with(self, scanner: Scanner | None, stream: Stream, block: Block) -> None:
         if scanner is None or not block.lines:
             return
         self._searching = (stream, block)
@@ -262,7 +276,7 @@ class Monitor:
         matches: dict[int, tuple[list[Hit], list[bytes | None]]] = {}  # of each item, and their keys
         for hit in found:
             if isinstance(hit, Failure):
-                self._notes.say(Notice.MATCH_FAILED, hit.key, 1, str(hit.error).encode())
+                self._on_failure(stream, block, hit)
                 continue
             _, line, item_id, _, match = hit
             if may_be_own and OWN_TAG in line and self._own_line.match(line):
@@ -274,6 +288,16 @@ class Monitor:
             keys.append(self._rules[item_id].key_of(line, match))
         if matches:
             self._count(stream, block, matches)
+
+    def _on_failure(self, stream: Stream, block: Block, failure: Failure) -> None:
+        if isinstance(failure, Overspent):
+            self._notes.say(Notice.REGEX_LIMITED, failure.key, 1, failure.line[:QUOTE_BYTES])
+        elif not isinstance(failure, LeftOut):
+            self._notes.say(Notice.MATCH_FAILED, failure.key, 1, str(failure.error).encode())
+        elif _search(stream, block, failure.start, failure.key) in self._fatal_searches:
+            self._notes.say(Notice.LINE_SKIPPED, failure.key, 1, failure.line[:QUOTE_BYTES])
+        else:
+            self._notes.say(Notice.LINES_LEFT_OUT, failure.key, 1, failure.line[:QUOTE_BYTES])
 
     def _count(
         self, stream: Stream, block: Block, matches: dict[int, tuple[list[Hit], list[bytes | None]]]
@@ -314,18 +338,20 @@ class Monitor:
             dispatcher.run(action)
 
     @contextmanager
-    def _guard(self, item_id: int, line_start: int) -> Iterator[bool]:
+    def _guard(self, item_id: int, line_start: int, line_bytes: int) -> Iterator[bool]:
         """Note a search that may not come back, and limit its time; gives False for one that did not."""
         assert self._searching is not None
         stream, block = self._searching
-        position = _position(stream.tail.generation, block.start + line_start)
-        search = Search(stream.stream_id, position, item_id)
+        search = _search(stream, block, line_start, item_id, line_bytes)
         if search in self._fatal_searches:
-            self._notes.say(Notice.LINE_SKIPPED, item_id)
+            line = block.lines[line_start : line_start + line_bytes]
+            self._notes.say(Notice.LINE_SKIPPED, item_id, 1, line[:QUOTE_BYTES])
             yield False
             return
         self._ledger.begin_search(search)
-        signal.setitimer(signal.ITIMER_VIRTUAL, SEARCH_LIMIT_S)
+        can_be_slow = line_bytes > LONG_LINE_BYTES or self._rules[item_id].pattern.calls
+        limit_s = SEARCH_LIMIT_S + line_bytes * SEARCH_LIMIT_S_PER_BYTE if can_be_slow else CAREFUL_LIMIT_S
+        signal.setitimer(signal.ITIMER_VIRTUAL, limit_s)
         try:
             yield True
         finally:
@@ -400,6 +426,11 @@ def _leave(error: LognotError) -> None:
 def _position(generation: int, number: int) -> int:
     """Where in a file something is, so that positions only grow, over truncations too."""
     return (generation & 0xFFFF) << 48 | number & 0xFFFFFFFFFFFF
+
+
+def _search(stream: Stream, block: Block, line_start: int, item_id: int, line_bytes: int = 0) -> Search:
+    position = _position(stream.tail.generation, block.start + line_start)
+    return Search(stream.stream_id, position, item_id, line_bytes)
 
 
 def _read_all(fd: int) -> bytes:

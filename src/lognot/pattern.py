@@ -29,7 +29,8 @@ What cannot be made to agree:
 Limits bound one attempt, and PCRE starts counting again at each offset of the line. A regex that stays below
 them at every offset takes time that grows with the square of the line's length, or the cube. Whoever searches
 lines longer than about 1 KiB needs a timer around the search, and around every search where there is no JIT.
-Measured on hostile lines ("aaa...!"), in seconds, the slower of the engines, with JIT; "up" means given up:
+Measured on hostile lines ("aaa...!"), in seconds, the slower of the engines, with JIT and MATCH_LIMIT; "up"
+means given up:
 
     regex             1 KiB    4 KiB    64 KiB   1 MiB
     (a+)+$            0.003 up 0.003 up 0.003 up 0.003 up
@@ -44,6 +45,20 @@ Measured on hostile lines ("aaa...!"), in seconds, the slower of the engines, wi
     a*a*a*[xy]        0.1 up   0.1 up   0.1 up   0.1 up
 
 Without JIT, a*a*[xy] takes 0.1 s at 1 KiB and 12 s at 4 KiB, and a*a*a*[xy] 34 s at 1 KiB.
+
+What the limits for short lines make of it at 1 KiB, of 38 such regexes the slowest, in milliseconds.
+Comparing for a back-reference is no step, and a search at a thousand offsets meets no limit:
+
+    regex             SHORT_MATCH_LIMIT   LEAST_MATCH_LIMIT
+    a*a*a*[xy]            3.4 up            < 0.1 up
+    .*.*.*=.*x            8 up              < 0.1 up
+    (?:a*+)?a*a*x         8                   2
+    (?:.|\\n)*[xy]        4                   4
+    (?:a(?=a*(.*)))*\\1x  12                   8
+    (a*)\\1[xy]          24                  24
+
+A group that is called and matches nothing can go on calling: on PCRE2 with JIT (|a|(?1)(?1))[xy] takes 760 ms
+on a line of 4 bytes with SHORT_MATCH_LIMIT and 5 ms with LEAST_MATCH_LIMIT. `calls` tells such a regex.
 """
 
 from __future__ import annotations
@@ -63,9 +78,16 @@ _JIT_FILE = b"/memfd:sljit"  # the name that PCRE2 gives to such a file (sljitPr
 
 Spans = tuple[tuple[int, int], ...]
 
-# Steps in one attempt, as PCRE counts them: `(a+)+$` on a hostile line is given up after about 3 ms with JIT
-# and 20 ms without, and `.*x` needs one for each byte of a line. PCRE's own default is 10 million.
+# Longer lines are searched with MATCH_LIMIT, and in a guard (monitor.py).
+SHORT_LINE_BYTES = 1024
+# Steps in one attempt, as PCRE counts them. On a short line they take less than 8 ms with JIT, whatever the
+# regex (a step may be a loop over the line), and `.*=.*=.*x` has as many for it as it can need.
+SHORT_MATCH_LIMIT = 50_000
+# On a long one: `.*x` needs one for each byte. PCRE's own default is 10 million.
 MATCH_LIMIT = 1_000_000
+# For a regex that has used up its time: an ordinary line needs less than a hundred, a hostile one is given up
+# within 0.3 ms.
+LEAST_MATCH_LIMIT = 2_000
 # Nested calls in one attempt without JIT. PCRE 8 uses the C stack, 496 bytes a call (measured on amd64), so
 # this is 3 MB: the usual 8 MB stack still holds where frames are twice as large.
 RECURSION_LIMIT = 6_000
@@ -79,7 +101,7 @@ JIT_STACK_MAX_BYTES = 1024 * 1024
 
 # What both engines are told ahead of the regex of the user.
 _NEWLINE_PREFIX = b"(*LF)(*BSR_UNICODE)"
-_LIMITS_PREFIX = b"(*LIMIT_MATCH=%d)(*LIMIT_RECURSION=%d)" % (MATCH_LIMIT, RECURSION_LIMIT)
+_LIMITS_PREFIX = b"(*LIMIT_MATCH=%07d)(*LIMIT_RECURSION=%d)"
 
 _START_OPTION = re.compile(rb"\(\*([A-Z_0-9]+)(?:=[0-9]*)?\)")
 _START_OPTIONS_REFUSED = frozenset(
@@ -95,6 +117,10 @@ _ESCAPED = {b"\x00": rb"\x00", b"\x85": rb"\x85"}
 # Letters that PCRE 8 takes literally after a backslash and PCRE2 refuses.
 _UNKNOWN_ESCAPES = frozenset(b"FIJMOTYijmqy")
 
+# A group that is called like a subroutine, or may be (a look-alike in a class costs a guard, nothing else): a
+# call that matches nothing can go on calling, with JIT for a second on a line of four bytes.
+_CALL = re.compile(rb"\(\?(?:R|&|P>|[+-]?[0-9])|\\g[<']")
+
 # python-pcre puts the offset into its message.
 _OFFSET_IN_MESSAGE = re.compile(r"(.*) at position ([0-9]+)", re.DOTALL)
 _PCRE_NO_MEMORY = -6
@@ -102,21 +128,33 @@ _PCRE_ERRORS = {-8: "match limit exceeded", -21: "recursion limit exceeded", -27
 
 
 class Pattern(ABC):
-    """A compiled regex: `regex` as the user wrote it, `engine` "pcre" or "pcre2", `groups` its captures."""
+    """A compiled regex: `regex` as the user wrote it, `engine` "pcre" or "pcre2", `groups` its captures.
 
-    __slots__ = ("engine", "groups", "regex")
+    `calls` says that it calls its own groups: then even a short line can take long, and needs the guard.
+    """
+
+    __slots__ = ("calls", "engine", "groups", "regex")
 
     def __init__(self, regex: bytes, engine: str, groups: int) -> None:
         self.regex = regex
         self.engine = engine
         self.groups = groups
+        self.calls = _CALL.search(regex) is not None
 
     @abstractmethod
     def match(self, line: bytes) -> Any:
-        """Whether the regex matches: something for `whole` and `spans` to read, or None.
+        """Whether the regex matches a short line: something for `whole` and `spans` to read, or None.
 
         Raises MatchLimitError when PCRE gave up; MemoryError when it got no memory; nothing else.
         """
+
+    def match_long(self, line: bytes) -> Any:
+        """The same for a line over SHORT_LINE_BYTES, with more steps."""
+        return self.match(line)
+
+    def match_least(self, line: bytes) -> Any:
+        """The same with so few steps that it costs next to nothing: for a regex that costs too much."""
+        return self.match(line)
 
     @abstractmethod
     def whole(self, line: bytes, match: Any) -> tuple[int, int]:
@@ -128,7 +166,7 @@ class Pattern(ABC):
 
     def search(self, line: bytes) -> Spans | None:
         """Where the regex first matches, with all groups, or None. Raises what `match` raises."""
-        match = self.match(line)
+        match = self.match(line) if len(line) <= SHORT_LINE_BYTES else self.match_long(line)
         return None if match is None else self.spans(line, match)
 
 
@@ -151,7 +189,7 @@ class _AnyLine(Pattern):
 class _PcrePattern(Pattern):
     """A regex compiled by python-pcre."""
 
-    __slots__ = ("_compiled", "_flags", "_match", "_no_match", "_pcre_error")
+    __slots__ = ("_compiled", "_flags", "_jit", "_match", "_no_match", "_others", "_pcre_error", "_subject")
 
     def __init__(self, regex: bytes, subject: bytes, *, jit: bool) -> None:
         """Compiles `subject`, the UTF-8 text of `regex`. Raises _CompileError."""
@@ -160,20 +198,47 @@ class _PcrePattern(Pattern):
         # Declared as valid UTF-8, text is used as it is: no walk over each line to look for other bytes, no
         # copy, and offsets are those of the UTF-8 text, as with PCRE2.
         self._flags = pcre.UTF8 | pcre.NO_UTF8_CHECK
-        try:
-            self._compiled = pcre.compile(_LIMITS_PREFIX + subject, self._flags)
-        except (pcre.PCREError, OverflowError) as error:  # OverflowError: a number too big in {}
-            found = _OFFSET_IN_MESSAGE.fullmatch(str(error.args[-1]))
-            message, offset = found.groups() if found else (str(error.args[-1]), 0)
-            raise _CompileError(message, int(offset) - len(_LIMITS_PREFIX)) from error
-        # False when the study found nothing to remember: then there is no machine code that needs a stack.
-        # Where executable memory is refused, the stack is set and never used.
-        if self._compiled.study(pcre.STUDY_JIT if jit else 0) and jit:
-            self._compiled.set_jit_stack(JIT_STACK_START_BYTES, JIT_STACK_MAX_BYTES)
+        self._subject = subject
+        self._jit = jit
+        self._others: dict[int, Any] = {}  # by their match limit
+        self._compiled = self._compile(SHORT_MATCH_LIMIT)
         self._match = pcre.Match
         self._no_match = pcre.NoMatch
         self._pcre_error = pcre.PCREError
         super().__init__(regex, "pcre", self._compiled.groups)
+
+    def _compile(self, match_limit: int) -> Any:
+        import pcre
+
+        prefix = _LIMITS_PREFIX % (match_limit, RECURSION_LIMIT)
+        try:
+            compiled = pcre.compile(prefix + self._subject, self._flags)
+        except (pcre.PCREError, OverflowError) as error:  # OverflowError: a number too big in {}
+            found = _OFFSET_IN_MESSAGE.fullmatch(str(error.args[-1]))
+            message, offset = found.groups() if found else (str(error.args[-1]), 0)
+            raise _CompileError(message, int(offset) - len(prefix)) from error
+        # False when the study found nothing to remember: then there is no machine code that needs a stack.
+        # Where executable memory is refused, the stack is set and never used.
+        if compiled.study(pcre.STUDY_JIT if self._jit else 0) and self._jit:
+            compiled.set_jit_stack(JIT_STACK_START_BYTES, JIT_STACK_MAX_BYTES)
+        return compiled
+
+    def _match_within(self, match_limit: int, line: bytes) -> Any:
+        """PCRE 8 has the limit in the compiled regex, so there are more of them once they are needed."""
+        compiled = self._others.get(match_limit)
+        if compiled is None:
+            compiled = self._others[match_limit] = self._compile(match_limit)
+        usual, self._compiled = self._compiled, compiled
+        try:
+            return self.match(line)
+        finally:
+            self._compiled = usual
+
+    def match_long(self, line: bytes) -> Any:
+        return self._match_within(MATCH_LIMIT, line)
+
+    def match_least(self, line: bytes) -> Any:
+        return self._match_within(LEAST_MATCH_LIMIT, line)
 
     def match(self, line: bytes) -> Any:
         subject = line if line.isascii() else line.decode("latin-1").encode()
@@ -202,22 +267,31 @@ class _PcrePattern(Pattern):
 class _Pcre2Pattern(Pattern):
     """A regex compiled by libpcre2-8."""
 
-    __slots__ = ("_match",)
+    __slots__ = ("_match", "_match_with")
 
     def __init__(self, regex: bytes, subject: bytes, *, jit: bool) -> None:
         """Compiles `subject`, the UTF-8 text of `regex`. Raises _CompileError."""
         from lognot import pcre2
 
         try:
-            program = pcre2.Program(subject, pcre2.UTF | pcre2.NEVER_BACKSLASH_C, _pcre2_context(), jit=jit)
+            program = pcre2.Program(
+                subject, pcre2.UTF | pcre2.NEVER_BACKSLASH_C, _pcre2_context(SHORT_MATCH_LIMIT), jit=jit
+            )
         except pcre2.CompileError as error:
             raise _CompileError(error.message, error.offset) from error
         self._match = program.match
+        self._match_with = program.match_with
         super().__init__(regex, "pcre2", program.groups)
 
     def match(self, line: bytes) -> Any:
         subject = line if line.isascii() else line.decode("latin-1").encode()
         return self._match(subject)
+
+    def match_long(self, line: bytes) -> Any:
+        return self._match_with(line.decode("latin-1").encode(), _pcre2_context(MATCH_LIMIT))
+
+    def match_least(self, line: bytes) -> Any:
+        return self._match_with(line.decode("latin-1").encode(), _pcre2_context(LEAST_MATCH_LIMIT))
 
     def whole(self, line: bytes, match: Any) -> tuple[int, int]:
         start, end = match[0], match[1]
@@ -280,7 +354,7 @@ def compile_find(regex: bytes) -> Callable[[bytes, int], tuple[int, int] | None]
         raise PatternError(missing)
     from lognot import pcre2
 
-    return pcre2.Program(regex, 0, _pcre2_context()).find
+    return pcre2.Program(regex, 0, _pcre2_context(MATCH_LIMIT)).find
 
 
 def has_jit() -> bool:
@@ -397,12 +471,12 @@ def _why_missing(engine: str) -> str:
 
 
 @cache
-def _pcre2_context() -> Any:
-    """The limits of every PCRE2 search, and the one JIT stack that they share."""
+def _pcre2_context(match_limit: int) -> Any:
+    """The limits of PCRE2 searches, and a JIT stack that they share: address space until it is used."""
     from lognot import pcre2
 
     return pcre2.match_context(
-        match_limit=MATCH_LIMIT,
+        match_limit=match_limit,
         depth_limit=RECURSION_LIMIT,
         heap_limit_kib=HEAP_LIMIT_KIB,
         jit_stack_start_bytes=JIT_STACK_START_BYTES,

@@ -196,6 +196,23 @@ class Program:
             return None
         raise _failure(code)
 
+    def match_with(self, subject: bytes, context: int) -> list[int] | None:
+        """The same with another match_context()."""
+        code = _match(
+            self._code_p,
+            subject,
+            len(subject),
+            _FROM_BEGINNING,
+            self._options,
+            self._match_data_p,
+            c_void_p(context),
+        )
+        if code > 0:
+            return self._ovector[:]
+        if code == _ERROR_NOMATCH:
+            return None
+        raise MatchLimitError(error_message(code))
+
     def find(self, subject: bytes, start: int) -> tuple[int, int] | None:
         """Where the regex first matches from `start` on; raises what `match` does."""
         code = _match(

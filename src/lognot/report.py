@@ -14,6 +14,9 @@ from lognot.journal import DEBUG, ERROR, INFO, NOTICE, WARNING, Event, Journal
 from lognot.messages import Notice
 from lognot.quota import QuotaJournal
 from lognot.settings import Item
+from lognot.shown import shown
+
+_ABOUT_A_LINE = (Notice.LINE_SKIPPED, Notice.REGEX_LIMITED, Notice.LINES_LEFT_OUT)
 
 
 def _named(item: Item | None) -> str:
@@ -100,6 +103,7 @@ def note(journal: Journal | QuotaJournal, role: str, said: m.Note, item: Item | 
     """A less privileged role has something for the log; `item` and `path` are what its number may mean."""
     name = _named(item)
     text = said.text.decode("utf-8", "surrogateescape")
+    line = shown(text)
     match said.notice:
         case Notice.LINE_CUT:
             event, priority = Event.LINE_CUT, WARNING
@@ -127,7 +131,23 @@ def note(journal: Journal | QuotaJournal, role: str, said: m.Note, item: Item | 
             )
         case Notice.LINE_SKIPPED:
             event, priority = Event.LINE_SKIPPED, ERROR
-            sentence = f"{name} regex was left out on one line, on which it took too long or crashed"
+            sentence = (
+                f"{name} regex was left out on one line, on which it took too long or crashed, "
+                f"and is left out for a while on other long ones: {line}"
+            )
+        case Notice.REGEX_LIMITED:
+            event, priority = Event.REGEX_LIMITED, WARNING
+            sentence = (
+                f"{name} regex has used up its time ({said.number} times); until it has some again it gets "
+                f"few steps and no long line, and a match that needs more is missed; expected a regex that "
+                f"needs less on a line such as {line}"
+            )
+        case Notice.LINES_LEFT_OUT:
+            event, priority = Event.REGEX_LIMITED, WARNING
+            sentence = (
+                f"{name} regex was left out on {said.number} lines, which are too long for it now, since it "
+                f"was too slow before; one of them: {line}"
+            )
         case Notice.ROLE_FAILED:
             event, priority = Event.ROLE_ENDED, ERROR
             sentence = f"{role} failed: {text}"
@@ -163,6 +183,6 @@ def note(journal: Journal | QuotaJournal, role: str, said: m.Note, item: Item | 
         item=item.name if item and not about_log else None,
         path=path or None if about_log else (item.path if item else None),
         count=said.number or None,
-        line=said.text if said.notice is Notice.LINE_SKIPPED else None,
+        line=said.text if said.notice in _ABOUT_A_LINE else None,
         role=role,
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from lognot.budget import Budget
 from lognot.frequency import MAX_RAW_KEY_BYTES, NEVER_NS, DownBound, UpBound, compact_key
 from lognot.ledger import Counted, Record
 from lognot.messages import Kind
@@ -29,6 +30,7 @@ class Rule:
     Attributes:
         executor_id: who runs its actions.
         pattern: the compiled regex, after `use_engine`.
+        budget: what its regex may cost.
         down: the lower bound, None without one.
         size: the size that it waits for; None without one, and until the log is there.
     """
@@ -38,6 +40,7 @@ class Rule:
     def __init__(self, item_id: int, item: Item, secret: bytes) -> None:
         self.item_id = item_id
         self.executor_id = 0
+        self.budget = Budget()
         self._item = item
         self._secret = secret
         self._engine = ""

@@ -9,17 +9,18 @@ only tried on lines that hold a literal that its matches must contain, which one
 
 from __future__ import annotations
 
-import sys
+import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
+from lognot.budget import FAILED_NS, TINY_LINE_BYTES, Budget, Rein, is_excessive
 from lognot.errors import MatchLimitError, PatternError
 from lognot.literals import required_literals
-from lognot.pattern import Pattern, Spans, compile_find
+from lognot.pattern import SHORT_LINE_BYTES, Pattern, Spans, compile_find
 from lognot.prefilter import Items, Prefilter, choose_literals
 
 # Where most lines hold an item's literal, its pattern is tried on all of them for the next blocks: finding
@@ -31,9 +32,13 @@ FLOOD_LINE_BYTES = 400  # nor does one with more bytes for each line found
 # changes the flood, could have us compile the search for the others again and again.
 FLOOD_LASTS_BYTES = 4 * 1024 * 1024
 
-# Called with the item's key and the line's offset in the block, around a search. Entering gives False when
-# this item must be skipped on this line.
-Guard = Callable[[int, int], AbstractContextManager[bool]]
+# Once a search took too long, each one's CPU time is measured for so many bytes (0.5 us a search).
+MEASURE_BYTES = 1024 * 1024
+
+# Called with the item's key, the line's offset in the block and its length, around a search. Entering gives
+# False when this item must be skipped on this line.
+Guard = Callable[[int, int, int], AbstractContextManager[bool]]
+Match = Callable[[bytes], Any]
 
 
 class Hit(NamedTuple):
@@ -62,7 +67,19 @@ class Failure:
     start: int  # offset of the line in the block, in bytes
     line: bytes  # without its newline, "\n" or "\r\n"
     key: int  # of the item
-    error: MatchLimitError
+    error: MatchLimitError | None = None
+
+
+class LeftOut(Failure):
+    """An item was not searched for in a line that is too long for its rein."""
+
+    __slots__ = ()
+
+
+class Overspent(Failure):
+    """An item is on a shorter rein from this line on, which may have matched all the same."""
+
+    __slots__ = ()
 
 
 class Scanner:
@@ -73,22 +90,33 @@ class Scanner:
         patterns: Sequence[tuple[int, Pattern]],
         long_line_bytes: int = 0,
         guard: Guard | None = None,
+        budgets: Sequence[Budget] | None = None,
     ) -> None:
         """`patterns` are (key, pattern), in the order of items.
 
         Searches of lines longer than `long_line_bytes` run inside `guard`: PCRE's own limits do not bound the
         time of a search, which can grow with the square of the line's length. The attribute may be changed
-        between scans.
+        between scans. `budgets` are those of the patterns; without them each may cost what it likes.
         """
         self.long_line_bytes = long_line_bytes
-        self._patterns = tuple((key, pattern, pattern.match) for key, pattern in patterns)
+        self._patterns: list[tuple[int, Pattern, Match]] = [
+            (key, pattern, pattern.match) for key, pattern in patterns
+        ]
+        self._number_of = {key: number for number, (key, _) in enumerate(patterns)}
         self._guard = guard
+        self._budgets = budgets
+        self._limited: set[int] = set()  # items on a rein
+        self._calls = any(pattern.calls for _, pattern in patterns)
+        self._careful_bytes = -1  # longer lines need care
+        self._measure_bytes = 0  # that are left
         self._literals = choose_literals([required_literals(pattern.regex) for _, pattern in patterns])
         self._usual = self._in_flood_of(frozenset())
         self._everywhere, self._prefilter = self._usual
         self._flooded: frozenset[int] = frozenset()  # the items of the last flood
         self._in_flood = self._usual
         self._flood_bytes = 0  # that are left
+        if budgets is not None:
+            self._use_reins(range(len(budgets)))  # some may be on one from before
 
     @property
     def has_prefilter(self) -> bool:
@@ -114,6 +142,10 @@ class Scanner:
         if block and not block.endswith(b"\n"):
             raise ValueError("the block's last line has no newline")
         found: list[Hit | Failure] = []
+        self._measure_bytes -= len(block)
+        if self._limited:
+            self._use_reins(tuple(self._limited))
+        self._set_care()
         everywhere = self._everywhere
         try:
             lines = self._prefilter.lines(block) if self._prefilter else {}
@@ -149,7 +181,7 @@ class Scanner:
         """Try `items` on each line, and others on the lines that begin where `more` says."""
         patterns = [self._patterns[item] for item in items]
         # Lines that need no care are searched here: a call of `_search` for each costs a flood 0.2 us a line.
-        careful_bytes = -1 if more or b"\r" in block else self.long_line_bytes if self._guard else sys.maxsize
+        careful_bytes = -1 if more or b"\r" in block else self._careful_bytes
         start = 0
         for line in block.split(b"\n")[:-1]:
             length = len(line)
@@ -157,12 +189,16 @@ class Scanner:
                 self._search(
                     found, line, start, tuple(sorted(items + more[start])) if start in more else items
                 )
+                if self._limited:
+                    careful_bytes = -1
             else:
                 for key, pattern, match_line in patterns:
                     try:
                         match = match_line(line)
                     except MatchLimitError as error:
                         found.append(Failure(start, line, key, error))
+                        if self._spend(found, line, start, self._number_of[key], FAILED_NS):
+                            careful_bytes = -1
                         continue
                     if match is not None:
                         found.append(_make_hit((start, line, key, pattern, match)))
@@ -171,17 +207,96 @@ class Scanner:
     def _search(self, found: list[Hit | Failure], line: bytes, start: int, items: Items) -> None:
         if line[-1:] == b"\r":
             line = line[:-1]
-        guard = self._guard if len(line) > self.long_line_bytes else None
+        length = len(line)
+        if length <= self._careful_bytes:
+            self._search_at_once(found, line, start, items)
+            return
+        is_long = length > self.long_line_bytes
         for item in items:
             key, pattern, match_line = self._patterns[item]
+            limited = item in self._limited
+            if limited and self._is_too_long(item, length):
+                found.append(LeftOut(start, line, key))
+                continue
+            if length > SHORT_LINE_BYTES:
+                match_line = pattern.match_long
+            guard = self._guard if is_long or pattern.calls else None
+            measured = guard is not None or limited or self._measure_bytes > 0
+            # The first tells what the search itself took; the other one, which costs less, when to use it.
+            clock = time.thread_time_ns if measured else time.monotonic_ns
+            match, failed = None, False
+            begin_ns = clock()
             try:
                 if guard is None:
                     match = match_line(line)
                 else:
-                    with guard(key, start) as allowed:
+                    with guard(key, start, length) as allowed:
                         match = match_line(line) if allowed else None
             except MatchLimitError as error:
                 found.append(Failure(start, line, key, error))
+                failed = True
+            took_ns = clock() - begin_ns
+            if match is not None:
+                found.append(_make_hit((start, line, key, pattern, match)))
+            if failed:
+                self._spend(found, line, start, item, took_ns if measured else FAILED_NS)
+            elif is_excessive(took_ns, length):
+                if measured:
+                    self._spend(found, line, start, item, took_ns)
+                self._measure_bytes = MEASURE_BYTES
+
+    def _search_at_once(self, found: list[Hit | Failure], line: bytes, start: int, items: Items) -> None:
+        """Search a line that needs no care."""
+        for item in items:
+            key, pattern, match_line = self._patterns[item]
+            try:
+                match = match_line(line)
+            except MatchLimitError as error:
+                found.append(Failure(start, line, key, error))
+                self._spend(found, line, start, item, FAILED_NS)
                 continue
             if match is not None:
                 found.append(_make_hit((start, line, key, pattern, match)))
+
+    # What searches cost.
+
+    def _set_care(self) -> None:
+        """Decide from which length on a line needs care: time to be measured, limits, a guard."""
+        if self._calls or self._limited:
+            self._careful_bytes = -1
+        elif self._budgets is None:
+            self._careful_bytes = (
+                min(SHORT_LINE_BYTES, self.long_line_bytes) if self._guard else SHORT_LINE_BYTES
+            )
+        else:
+            self._careful_bytes = min(TINY_LINE_BYTES, self.long_line_bytes)
+
+    def _is_too_long(self, item: int, length: int) -> bool:
+        assert self._budgets is not None
+        longest_bytes = self._budgets[item].rein.longest_bytes
+        return longest_bytes is not None and length > longest_bytes
+
+    def _use_reins(self, items: Iterable[int]) -> None:
+        """Have these items searched as their budgets allow now."""
+        assert self._budgets is not None
+        now_ns = time.monotonic_ns()
+        for item in items:
+            self._use_rein(item, self._budgets[item].look(now_ns))
+
+    def _use_rein(self, item: int, rein: Rein) -> None:
+        key, pattern, _ = self._patterns[item]
+        match_line = pattern.match_least if rein >= Rein.FEW_STEPS else pattern.match
+        self._patterns[item] = key, pattern, match_line
+        if rein == Rein.FREE:
+            self._limited.discard(item)
+        else:
+            self._limited.add(item)
+        self._set_care()
+
+    def _spend(self, found: list[Hit | Failure], line: bytes, start: int, item: int, cost_ns: int) -> bool:
+        """Pay for a search of an item; True when it is on a shorter rein from here on."""
+        if self._budgets is None or not self._budgets[item].spend(time.monotonic_ns(), cost_ns):
+            return False
+        found.append(Overspent(start, line, self._patterns[item][0]))
+        self._use_rein(item, self._budgets[item].rein)
+        return True

@@ -8,10 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from integration import accounts
 from integration.conftest import ENGINES
 from integration.harness import Service, append
+from integration.writer import Writer, assert_each_line_once, counting_items
 
 LENGTHS = (40, 1_000, 8_000, 64_000, 1_000_000)
+ALARM = "killed by SIGVTALRM"
+LINES = 600
+ROUNDS = 8
 
 
 def _run(service: Callable[..., Service], log: Path, engine: str, regex: str) -> Service:
@@ -32,21 +37,58 @@ def _run(service: Callable[..., Service], log: Path, engine: str, regex: str) ->
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("regex", [r"(a+)+$", r"(?:.|\n)*[xy]"])
 def test_a_pattern_that_explodes_is_given_up_and_reported_once(
-    service: Callable[..., Service], tmp_path: Path, engine: str, regex: str
+    service: Callable[..., Service], tmp_path: Path, engine: str
 ) -> None:
-    lognot = _run(service, tmp_path / "log", engine, regex)
+    lognot = _run(service, tmp_path / "log", engine, r"(a+)+$")
     lognot.wait_log(r"warning: \[HOSTILE\] regex gave up on \d+ lines")
     assert len(re.findall(r"\[HOSTILE\] regex gave up", lognot.log)) == 1  # in this minute
     assert lognot.stop() == 0
 
 
 @pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("regex", [r"(?=a)[a-z]+[0-9]", r"(?:.|\n)*[xy]"])
 def test_a_search_without_end_costs_its_line_only(
+    service: Callable[..., Service], tmp_path: Path, engine: str, regex: str
+) -> None:
+    """These stay under the limits at each offset of the line, and try all of them."""
+    lognot = _run(service, tmp_path / "log", engine, regex)
+    lognot.wait_log(r"error: \[HOSTILE\] regex was left out on one line.*: 'aaaa")
+    lognot.wait_log(rf"monitor ended \({ALARM}\), will be started again now")
+    assert lognot.stop() == 0
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_item_that_costs_too_much_is_limited_and_others_miss_nothing(
     service: Callable[..., Service], tmp_path: Path, engine: str
 ) -> None:
-    """This pattern stays under the limits at each offset of the line, and tries a million of them."""
-    lognot = _run(service, tmp_path / "log", engine, r"(?=a)[a-z]+[0-9]")
-    lognot.wait_log(r"error: \[HOSTILE\] regex was left out on one line")
-    assert lognot.stop() == 0
+    """Hostile lines, short and long ones, while numbered lines go on in the same log and in another one."""
+    same, other = tmp_path / "same", tmp_path / "other"
+    short, long = b"\x1b[31m" + b"a" * 1000 + b"!\n", b"a" * 64_000 + b"!\n"
+    lognot = service(
+        f"[general]\nregex_engine = {engine}\n"
+        f"[HOSTILE]\npath = {same}\nregex = (a*)\\1[xy]$\nupbound_action = echo hostile\n"
+        + counting_items(str(same), LINES)
+        + counting_items(str(other), LINES, "2")
+    )
+    same.touch()
+    other.touch()
+    lognot.start()
+    with Writer(same, LINES, 0.0005, allowed=0) as first, Writer(other, LINES, 0.0005, allowed=0) as second:
+        for number in range(ROUNDS):
+            append(same, (short if number % 4 else long) * 3)
+            if number == 0:  # a death first: afterwards long lines are left out anyway
+                lognot.wait_log(r"error: \[HOSTILE\] regex was left out on one line.*: 'aaaa")
+            for writer in (first, second):
+                writer.round(number, ROUNDS)
+        first.finish()
+        second.finish()
+    # What the lines said is escaped, and told.
+    lognot.wait_log(r"warning: \[HOSTILE\] regex has used up its time .* a line such as '\\x1b\[31maaa")
+    assert 1 <= lognot.log.count(f"monitor ended ({ALARM})") <= 3  # long lines are not tried again and again
+    lognot.wait_log(r"\[ALL2\] fired")
+    assert_each_line_once(lognot)
+    assert "[TWICE2] fired" not in lognot.log
+    assert "[HOSTILE] fired" not in lognot.log
+    name = f"lines made for another item's regex ({engine})"
+    accounts.fault(name, times=3 * ROUNDS, written=2 * LINES, seen=2 * LINES)

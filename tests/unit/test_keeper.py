@@ -12,10 +12,10 @@ from lognot.channel import Channel, socket_pair
 from lognot.children import start_child
 from lognot.errors import ProtocolError
 from lognot.journal import Event, Journal
-from lognot.keeper import ATTEMPTS_AGAIN, BOOT_ATTEMPTS, Keeper
+from lognot.keeper import ATTEMPTS_AGAIN, BOOT_ATTEMPTS, QUICK_SEARCHES, Keeper
 from lognot.launched import Launched
 from lognot.loop import Loop
-from lognot.messages import Ping
+from lognot.messages import UNKNOWN_STATUS, Ping
 
 
 class Mortal:
@@ -29,6 +29,7 @@ class Mortal:
         self.starts = 0
         self.given_up = False
         self.lives_once: int | None = None  # which start comes up before it ends
+        self.wait_status = UNKNOWN_STATUS
         self.keeper = Keeper(
             "role",
             self.loop,
@@ -47,7 +48,7 @@ class Mortal:
         if self.starts == self.lives_once:
             peer.send(Ping())
         peer.close()
-        return Launched(Channel(ours, frozenset({Ping})))
+        return Launched(Channel(ours, frozenset({Ping})), wait_status=self.wait_status)
 
     def write(self, event: Event, priority: int, message: str, fields: dict[str, str]) -> None:
         self.said.append(message)
@@ -134,3 +135,18 @@ def test_one_is_expelled_once_however_often_that_is_asked_for(monkeypatch: pytes
         loop.turn()
     assert [text for text in said if "broke the protocol" in text] == said[1:]
     assert len(said) == 2
+
+
+def test_deaths_in_a_search_are_answered_at_once_but_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    delays: list[float] = []
+    delay_s = keeper_module.Backoff.delay_s
+    monkeypatch.setattr(keeper_module.time, "monotonic_ns", lambda: 1)
+    monkeypatch.setattr(
+        keeper_module.Backoff, "delay_s", lambda self, now_ns: delays.append(delay_s(self, now_ns)) or 0.0
+    )
+    mortal = Mortal()
+    mortal.lives_once = 1
+    mortal.wait_status = signal.SIGVTALRM
+    mortal.run()
+    assert delays[:QUICK_SEARCHES] == [0.0] * QUICK_SEARCHES
+    assert min(delays[QUICK_SEARCHES:]) > 0.0

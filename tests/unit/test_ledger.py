@@ -347,6 +347,17 @@ def test_a_death_of_its_own_making_is_enough(supervisors: Ledger) -> None:
     assert new_monitor(supervisors).fatal_searches() == {SEARCH}  # for every later one, too
 
 
+def test_the_next_monitors_know_when_it_was_and_how_long_the_line(supervisors: Ledger) -> None:
+    before_ns = time.monotonic_ns()
+    new_monitor(supervisors).begin_search(Search(1, 2, 3, line_bytes=70_000))
+    supervisors.convict_search()
+    (fatal,) = new_monitor(supervisors).fatal_searches()
+    (again,) = new_monitor(supervisors).fatal_searches()
+    assert (fatal.line_bytes, fatal.died_ns) == (again.line_bytes, again.died_ns)
+    assert fatal.line_bytes == 70_000
+    assert before_ns <= fatal.died_ns <= time.monotonic_ns()
+
+
 def test_several_fatal_searches_are_all_remembered(supervisors: Ledger) -> None:
     """Else two lines that kill, in one block, would kill in turns for ever."""
     searches = [Search(1, position, 1) for position in range(MAX_FATAL)]

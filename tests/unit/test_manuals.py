@@ -19,6 +19,7 @@ import pytest
 
 from lognot import (
     action,
+    budget,
     dispatch,
     executor,
     frequency,
@@ -154,7 +155,14 @@ KIB, MIB = 1024, 1024**2
         (CONFIG, f"a line counts as {executor.LINE_COST_BYTES} bytes"),
         (CONFIG, f"more than {messages.MAX_QUOTE_BYTES:,} bytes is broken up"),
         (CONFIG, f"SIGKILL {executor.KILL_AFTER_S:g} seconds later"),
-        (CONFIG, f"given up after {pattern.MATCH_LIMIT:,} steps"),
+        (CONFIG, f"given up after {pattern.SHORT_MATCH_LIMIT:,} steps"),
+        (CONFIG, f"1 KiB after {pattern.MATCH_LIMIT:,} steps"),
+        (CONFIG, f"or {monitor.SEARCH_LIMIT_S * 1000:g} milliseconds of CPU time and"),
+        (CONFIG, f"and {monitor.SEARCH_LIMIT_S_PER_BYTE * 10**9:g} more for each megabyte"),
+        (CONFIG, f"a budget of {budget.SHARE * 1000:g} milliseconds"),
+        (CONFIG, f"given up after {pattern.LEAST_MATCH_LIMIT:,} steps"),
+        (CONFIG, f"(over {budget.TINY_LINE_BYTES} bytes, if that does not help)"),
+        (CONFIG, f"for {budget.FIRST_BAN_NS // 10**9} seconds, and for twice"),
         (CONFIG, "a line over 1 KiB" if monitor.LONG_LINE_BYTES in (0, KIB) else "another limit"),
         (PROGRAM, f"Actions may go on for {supervisor.STOP_GRACE_S:g} seconds"),
         (PROGRAM, f"SIGKILL {executor.KILL_AFTER_S:g} seconds later"),

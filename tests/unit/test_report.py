@@ -126,6 +126,21 @@ def test_how_an_action_ended(
     assert record[3]["LOGNOT_DURATION_MS"] == "1234"
 
 
+@pytest.mark.parametrize(
+    "notice",
+    [m.Notice.LINE_SKIPPED, m.Notice.REGEX_LIMITED, m.Notice.LINES_LEFT_OUT],
+    ids=lambda one: one.name,
+)
+def test_a_line_that_is_quoted_is_cut_and_escaped(notice: m.Notice) -> None:
+    line = b"\x1b[31m\xff" + b"a" * 1000
+    record = written(
+        lambda journal: report.note(journal, "monitor", m.Note(notice, 1, 2, line), item(), "/log")
+    )
+    assert record[2].endswith("'\\x1b[31m\\xff" + "a" * 51 + "...'")
+    assert record[3]["LOGNOT_LINE"] == "\\x1b[31m\\xff" + "a" * 1000
+    assert record[3]["LOGNOT_ITEM"] == "SSH"
+
+
 def test_what_was_lost_is_an_error() -> None:
     lost = {
         m.Notice.ACTIONS_DROPPED,

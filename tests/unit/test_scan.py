@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lognot import scan
+from lognot.budget import CAPACITY_NS, FAILED_NS, TINY_LINE_BYTES, Budget, Rein
 from lognot.errors import MatchLimitError, PatternError
-from lognot.pattern import Pattern, Spans, choose_engine, compile_pattern
+from lognot.pattern import SHORT_LINE_BYTES, Pattern, Spans, choose_engine, compile_pattern
 from lognot.prefilter import Prefilter
-from lognot.scan import Failure, Hit, Scanner
+from lognot.scan import Failure, Hit, LeftOut, Overspent, Scanner
 
 
 def engine_or_skip(engine: str) -> str:
@@ -134,7 +135,7 @@ def test_guard_is_entered_around_long_lines_only(engine: str) -> None:
     events: list[tuple[str, int, int]] = []
 
     @contextmanager
-    def guard(key: int, start: int) -> Iterator[bool]:
+    def guard(key: int, start: int, length: int) -> Iterator[bool]:
         events.append(("enter", key, start))
         yield key != 2
         events.append(("exit", key, start))
@@ -149,7 +150,7 @@ def test_guard_sees_the_failure_and_may_raise_one() -> None:
     seen: list[type[BaseException]] = []
 
     @contextmanager
-    def guard(key: int, start: int) -> Iterator[bool]:
+    def guard(key: int, start: int, length: int) -> Iterator[bool]:
         if key == 2:
             raise MatchLimitError("took too long last time")
         try:
@@ -172,7 +173,7 @@ def test_long_line_bytes_may_change_between_scans() -> None:
     entered: list[int] = []
 
     @contextmanager
-    def guard(key: int, start: int) -> Iterator[bool]:
+    def guard(key: int, start: int, length: int) -> Iterator[bool]:
         entered.append(start)
         yield True
 
@@ -208,3 +209,131 @@ def test_a_flood_that_changes_does_not_have_us_compile_for_each_block(
         for block in ((word + b" and more\n") * 2000, *(b"x\n",) * 40):
             assert hits(scanner, block) == list(naive(searched, block))
     assert 2 <= len(made) <= 4
+
+
+# What searches cost.
+
+
+class Slow(Pattern):
+    """Matches nothing, in a time that it is given; counts how it was asked."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, took_ns: int) -> None:
+        super().__init__(b"", "none", 0)
+        self.took_ns = took_ns
+        self.now_ns = 10**9
+        self.asked: list[str] = []
+        for clock in ("monotonic_ns", "thread_time_ns"):
+            monkeypatch.setattr(scan.time, clock, lambda: self.now_ns)
+
+    def _asked(self, how: str) -> None:
+        self.asked.append(how)
+        self.now_ns += self.took_ns
+
+    def match(self, line: bytes) -> None:
+        self._asked("short")
+
+    def match_long(self, line: bytes) -> None:
+        self._asked("long")
+
+    def match_least(self, line: bytes) -> None:
+        self._asked("least")
+
+    def whole(self, line: bytes, match: object) -> tuple[int, int]:
+        raise AssertionError
+
+    def spans(self, line: bytes, match: object) -> Spans:
+        raise AssertionError
+
+
+MIDDLE = b"x" * (TINY_LINE_BYTES + 1) + b"\n"
+LONG = b"x" * (SHORT_LINE_BYTES + 1) + b"\n"
+
+
+def test_a_slow_item_is_put_on_a_rein_that_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    slow, budget = Slow(monkeypatch, CAPACITY_NS), Budget()
+    scanner = Scanner([(7, slow)], SHORT_LINE_BYTES, budgets=[budget])
+    assert scanner.scan(MIDDLE) == []  # seen to be slow: from here on the CPU clock is asked
+    found = scanner.scan(MIDDLE)
+    assert [(type(one), one.key, one.line) for one in found] == [(Overspent, 7, MIDDLE[:-1])]
+    assert slow.asked == ["short", "short"]
+    slow.took_ns = 1000
+    assert [type(one) for one in scanner.scan(MIDDLE + LONG)] == [LeftOut]
+    assert slow.asked[2:] == ["least"]
+    slow.now_ns += 10**9
+    assert scanner.scan(MIDDLE + LONG) == []
+    assert slow.asked[3:] == ["short", "long"]
+
+
+def test_a_rein_holds_within_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = Slow(monkeypatch, CAPACITY_NS // 2)
+    Scanner([(7, slow)], SHORT_LINE_BYTES, budgets=[Budget()]).scan(MIDDLE * 100)
+    # Slow under a short rein too, it gets a shorter one, under which it looks at no such line.
+    assert slow.asked == ["short"] * 4 + ["least"] * 2
+
+
+def test_limits_that_are_met_again_and_again_put_an_item_on_a_rein() -> None:
+    hard, budget = Skip(), Budget()
+    found = Scanner([(7, hard)], SHORT_LINE_BYTES, budgets=[budget]).scan(
+        b"line\n" * (2 * CAPACITY_NS // FAILED_NS)
+    )
+    assert [type(one) for one in found].count(Overspent) == 1
+    assert budget.rein is Rein.FEW_STEPS
+    assert len(hard.lines) == 2 * CAPACITY_NS // FAILED_NS  # it was asked all the same
+
+
+def test_other_items_are_searched_as_ever(engine: str) -> None:
+    budget = Budget()
+    budget.ban(10**18, 4)
+    budget.ban(10**18, 4)
+    searched = patterns(engine, rb"a", rb"a(b)?")
+    scanner = Scanner(searched, SHORT_LINE_BYTES, budgets=[budget, Budget()])
+    found = scanner.scan(b"ab\n\n" + b"b" * 2000 + b"a\n")
+    assert [(type(one), one.start, one.key) for one in found] == [
+        (LeftOut, 0, 1),
+        (Hit, 0, 2),
+        (LeftOut, 4, 1),
+        (Hit, 4, 2),
+    ]
+
+
+def test_what_calls_its_groups_is_guarded_on_every_line() -> None:
+    lengths: list[int] = []
+
+    @contextmanager
+    def guard(key: int, start: int, length: int) -> Iterator[bool]:
+        lengths.append(length)
+        yield True
+
+    searched = patterns("auto", rb"(a(?1)?b)", rb"a")
+    Scanner(searched, 100, guard).scan(b"aabb\n")
+    assert lengths == [4]
+
+
+@given(
+    line=st.binary(max_size=80).filter(lambda line: b"\n" not in line)
+    | st.text("ab!x", max_size=80).map(str.encode),
+    regex=st.sampled_from(
+        [
+            rb"a*a*a*[xy]",
+            rb"(a|b)*x",
+            rb"(a+)+$",
+            rb"(a*)\1x",
+            rb"b.*a",
+            rb"(?=.*x)a",
+            rb"[^a]+$",
+            rb"(\w+\s?)+$",
+        ]
+    ),
+)
+def test_few_steps_give_the_true_match_or_none(line: bytes, regex: bytes) -> None:
+    for engine in ("pcre", "pcre2"):
+        try:
+            choose_engine(engine)
+        except PatternError:
+            continue
+        pattern = compile_pattern(regex, engine)
+        try:
+            match = pattern.match_least(line)
+        except MatchLimitError:
+            continue
+        assert (None if match is None else pattern.spans(line, match)) == pattern.search(line)

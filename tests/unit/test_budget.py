@@ -1,0 +1,111 @@
+"""What a regex may cost, and what follows when it costs more."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lognot.budget import (
+    CAPACITY_NS,
+    DEBT_NS,
+    FIRST_BAN_NS,
+    LONGEST_BAN_NS,
+    SHARE,
+    TINY_LINE_BYTES,
+    Budget,
+    Rein,
+    is_excessive,
+)
+from lognot.pattern import SHORT_LINE_BYTES
+
+MS, S = 10**6, 10**9
+LONG = SHORT_LINE_BYTES + 1
+
+
+def test_what_is_spent_comes_back_with_time() -> None:
+    budget = Budget()
+    assert budget.look(5 * S) is Rein.FREE
+    assert not budget.spend(5 * S, CAPACITY_NS - 1)
+    assert budget.spend(5 * S, 2)
+    assert budget.rein is Rein.FEW_STEPS
+    assert budget.look(5 * S + 10 * MS) is Rein.FREE
+
+
+def test_the_rein_shortens_when_a_short_one_does_not_help() -> None:
+    budget = Budget()
+    assert budget.spend(S, CAPACITY_NS)
+    assert not budget.spend(S, 1)
+    assert budget.spend(S, CAPACITY_NS)
+    assert budget.rein is Rein.TINY
+    budget.spend(S, 3600 * S)
+    assert budget.look(S + int(DEBT_NS / SHARE) + S // 10) is Rein.FREE  # no debt is longer than that
+
+
+def test_a_full_bucket_does_not_overflow() -> None:
+    budget = Budget()
+    budget.look(10**6 * S)
+    assert budget.spend(10**6 * S, CAPACITY_NS)
+
+
+def test_a_death_on_a_long_line_leaves_the_short_ones() -> None:
+    budget = Budget()
+    budget.ban(S, LONG)
+    assert budget.look(S) is Rein.NO_LONG
+    assert Rein.NO_LONG.longest_bytes == SHORT_LINE_BYTES
+    assert budget.look(S + FIRST_BAN_NS - 1) is Rein.NO_LONG
+    assert budget.look(S + FIRST_BAN_NS) is Rein.FREE
+
+
+def test_a_ban_does_not_loosen_a_shorter_rein() -> None:
+    budget = Budget()
+    budget.ban(S, LONG)
+    budget.spend(S, 2 * CAPACITY_NS)
+    assert budget.rein is Rein.TINY
+
+
+def test_a_death_on_a_short_line_leaves_tiny_ones_and_another_one_nothing() -> None:
+    budget = Budget()
+    budget.ban(S, SHORT_LINE_BYTES)
+    assert budget.look(S) is Rein.TINY
+    assert Rein.TINY.longest_bytes == TINY_LINE_BYTES
+    budget.ban(2 * S, 4)
+    assert budget.look(2 * S) is Rein.NOTHING
+    assert Rein.NOTHING.longest_bytes is not None
+    assert Rein.NOTHING.longest_bytes < 0  # an empty line can be too much as well
+
+
+def test_bans_double_up_to_an_hour_and_are_forgiven() -> None:
+    budget = Budget()
+    now_ns, lengths = S, []
+    for _ in range(9):
+        budget.ban(now_ns, LONG)
+        begin_ns = now_ns
+        while budget.look(now_ns):
+            now_ns += FIRST_BAN_NS
+        lengths.append((now_ns - begin_ns) // FIRST_BAN_NS)
+    assert lengths == [1, 2, 4, 8, 16, 32, 60, 60, 60]
+    now_ns += LONGEST_BAN_NS
+    budget.ban(now_ns, LONG)
+    assert budget.look(now_ns + FIRST_BAN_NS) is Rein.FREE
+
+
+def test_long_lines_may_take_longer() -> None:
+    assert is_excessive(MS, 100)
+    assert not is_excessive(MS, 100_000)
+
+
+@given(st.lists(st.tuples(st.integers(0, 10**9), st.integers(0, DEBT_NS)), max_size=50))
+def test_searches_in_full_take_no_more_than_their_share(
+    costs: list[tuple[int, int]],
+) -> None:
+    """A search is made in full only where something is left: so all but the last fit into the share.
+
+    A costlier one than these is forgiven in part.
+    """
+    budget, now_ns, full_ns, last_ns = Budget(), S, 0, 0
+    for pause_ns, cost_ns in costs:
+        now_ns += pause_ns
+        if budget.look(now_ns) is Rein.FREE:
+            full_ns, last_ns = full_ns + cost_ns, cost_ns
+            budget.spend(now_ns, cost_ns)
+    assert full_ns - last_ns <= CAPACITY_NS + (now_ns - S) * SHARE + len(costs)
