@@ -84,7 +84,7 @@ class Keeper:
             self.runs_as(child.pid)
             self._loop.watch(child.pidfd, self._bury)
         self._on_start()
-        if self._unprovided is None:
+        if self.child is child and self._unprovided is None:
             self._trouble = ""
 
     def _start_later(self, error: OSError) -> None:
