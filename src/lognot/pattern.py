@@ -338,7 +338,7 @@ def jit_uses_files() -> bool:
         return False
     from lognot import pcre2
 
-    program = pcre2.Program(b"x", 0, _pcre2_context())
+    program = pcre2.Program(b"x", 0, _pcre2_context(MATCH_LIMIT))
     with open("/proc/self/maps", "rb") as file:
         return program.jit and _JIT_FILE in file.read()
 

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from lognot import messages as m
 from lognot.channel import Channel
 from lognot.ledger import Ledger
-from lognot.privileges import become, lock_down_monitor
+from lognot.privileges import become, lock_down
 from lognot.start import Approve, Options, _Start
 from lognot.users import Account
 
@@ -240,7 +240,7 @@ class _HostileStart(_Start):
         if self.role != "monitor" or not 0 < generation <= len(MONITOR_ATTACKS):
             super()._be_monitor(channel, ledger, service_pid)
             return
-        lock_down_monitor(self._monitor)
+        lock_down(self._monitor)
         MONITOR_ATTACKS[generation - 1](HostileMonitor(channel._sock, self.counters), ledger)
 
     def _be_executor(self, channel: Channel, account: Account, approve: Approve) -> None:
