@@ -43,8 +43,11 @@ help:
 run: needed-to-run
 	@$(PYTHON) demo/play.py
 
+# More than there are processors: most of these tests wait for something.
+JOBS ?= 4
+
 test: lint
-	$(BIN)/pytest tests/unit tests/integration
+	$(BIN)/pytest -n $(JOBS) --dist loadfile tests/unit tests/integration
 
 lint: needed-to-test
 	$(BIN)/ruff check

@@ -18,7 +18,7 @@ from lognot import watch
 from lognot.ledger import MAX_OFFSET, Ledger, Position
 from lognot.messages import Notice
 from lognot.notes import Notes
-from lognot.tail import Reading, Tail
+from lognot.tail import Reading, Tail, size_of
 
 # After an end that was not asked for, any line may be to blame: so far each search is noted beforehand.
 CAREFUL_BYTES = 512 * 1024
@@ -138,7 +138,7 @@ class Files:
         known = self._ledger.position(message.slot)
         if known.offset > MAX_OFFSET:
             self._notes.say(Notice.POSITION_LOST, message.log_id)
-            return Tail.at_end(fd, self._max_line_bytes, os.fstat(fd).st_size)
+            return Tail.at_end(fd, self._max_line_bytes, size_of(fd))
         tail = Tail(
             fd,
             self._max_line_bytes,

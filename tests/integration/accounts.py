@@ -1,13 +1,13 @@
 """The account of every fault that a test makes: lines written, seen, lost, twice. Printed when a run ends.
 
 A test that ends what it does with an exact count writes one line of the account, once its assertions have
-passed. LOGNOT_ACCOUNTS names a file that gets them too, tab-separated.
+passed.
 """
 
 from __future__ import annotations
 
-import os
-from dataclasses import astuple, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,15 +25,12 @@ class Account:
         return self.written - self.seen
 
 
-ACCOUNTS: list[Account] = []
+ACCOUNTS: list[Account] = []  # of this process
 
 
 def fault(name: str, *, times: int, written: int, seen: int, twice: int = 0) -> None:
     """Write a line of the account. The numbers are those that the test has counted or proved."""
     ACCOUNTS.append(Account(name, times, written, seen, twice))
-    if path := os.environ.get("LOGNOT_ACCOUNTS"):
-        with open(path, "a") as file:
-            print(*astuple(ACCOUNTS[-1]), sep="\t", file=file)
 
 
 def numbered(name: str, numbers: list[int], written: int, *, times: int) -> None:
@@ -41,11 +38,12 @@ def numbered(name: str, numbers: list[int], written: int, *, times: int) -> None
     fault(name, times=times, written=written, seen=len(set(numbers)), twice=len(numbers) - len(set(numbers)))
 
 
-def table() -> list[str]:
-    """The account as it is printed."""
+def table(accounts: Sequence[Account]) -> list[str]:
+    """The account as it is printed, in the order of names."""
     rows = [("fault", "times", "written", "seen", "lost", "twice")]
     rows += [
-        (one.fault, *map(str, (one.times, one.written, one.seen, one.lost, one.twice))) for one in ACCOUNTS
+        (one.fault, *map(str, (one.times, one.written, one.seen, one.lost, one.twice)))
+        for one in sorted(accounts, key=lambda one: one.fault)
     ]
     wide = max(len(row[0]) for row in rows)
     return [f"{row[0]:<{wide}}" + "".join(f"{cell:>9}" for cell in row[1:]) for row in rows]

@@ -180,6 +180,7 @@ def test_the_monitor_has_no_descriptor_left(service: Make, tmp_path: Path) -> No
             writer.round(number, 2)
             wait_has_open(lognot.pid, log)
             monitor = lognot.role("monitor")
+            wait_has_open(monitor, log)  # it has all that it needs itself
             leave_monitor_none(monitor)
             log.rename(tmp_path / f"log.{number}")
             writer.reopen(after=20)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pwd
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -30,12 +31,20 @@ USER = "games"  # has no processes
 
 
 @pytest.fixture
-def custom(open_dir: Path) -> Iterator[Make]:
-    """A function that makes a service in a directory that every user may write to."""
+def own_dir() -> Iterator[Path]:
+    """For the service's own files: root takes no config that others can change, and a user must get there."""
+    with tempfile.TemporaryDirectory(prefix="lognot-test-") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@pytest.fixture
+def custom(own_dir: Path) -> Iterator[Make]:
+    """A function that makes a service."""
     made: list[Custom] = []
 
     def make(config: str) -> Custom:
-        made.append(Custom(open_dir, config))
+        made.append(Custom(own_dir, config))
         return made[-1]
 
     yield make
@@ -84,7 +93,7 @@ def as_user(open_dir: Path) -> list[str]:
 
 
 @pytest.mark.root
-def test_a_supervisor_that_cannot_fork(custom: Make, open_dir: Path) -> None:
+def test_a_supervisor_that_cannot_fork(custom: Make, open_dir: Path, own_dir: Path) -> None:
     """Without root, since no such limit binds root: it tries again until it can."""
     lines, kills = 900, 3
     log, other, out = open_dir / "log", open_dir / "other", open_dir / "out"
@@ -93,7 +102,8 @@ def test_a_supervisor_that_cannot_fork(custom: Make, open_dir: Path) -> None:
     moments = Moments()
     lognot = custom(counting_items(str(log), lines) + noting_item(other, out))
     lognot.prefix, lognot.source = as_user(open_dir), open_dir / "src"
-    (open_dir / "notify").chmod(0o777)
+    own_dir.chmod(0o777)
+    (own_dir / "notify").chmod(0o777)
     lognot.start()
     share = lines // kills
     actions = 20

@@ -105,8 +105,10 @@ def test_a_launcher_that_stands_still(service: Make, launcher: LauncherService, 
     share = lines // rounds
     for number in range(rounds):
         executor = launcher.executor()
+        append(log, numbered_lines(number * share, 1))
+        wait_noted(out, number * share + 1)  # it has its config, which takes the launcher
         with held(launcher.pid):
-            append(log, numbered_lines(number * share, share // 2))
+            append(log, numbered_lines(number * share + 1, share // 2 - 1))
             wait_noted(out, number * share + share // 2)
             append(log, numbered_lines(number * share + share // 2, share // 2))
             moments.any(0.1)
