@@ -40,23 +40,26 @@ MAX_FATAL = 64  # searches that must not be tried again; more of them than fit i
 RECORDS_AT_ONCE = 64  # written in one call; struct remembers the formats
 MAX_KEY_BYTES = 33  # frequency.compact_key() makes no longer ones
 
-_STATISTICS = struct.Struct("=QQQ")  # bytes, matches, fired
 _SEARCH = struct.Struct("=QQIIB")  # stream, position, item, bytes, monitors it took (0: none is going on)
 _FATAL = struct.Struct("=QQIIQ")  # stream, position, item, bytes, when
 _POSITION = struct.Struct("=QQIBB16s")  # stream, offset, generation, skipping, digest length, digest
 _RECORD_FIELDS = "QIBB34s"  # time, item, kind, key length, key
 _RECORD = struct.Struct("=" + _RECORD_FIELDS)
 _KIND_AT = 12  # in a record
-_U64 = struct.Struct("Q")  # native, and aligned where it is used: one store
-_U32 = struct.Struct("I")
+_CHANGE = struct.Struct("=I")  # a slot, doubled, and which of its copies
 
-_STATISTICS_AT = 0
+# Words of 8 bytes, each written by one store: what other memory means hangs on them. Struct.pack_into() will
+# not do, it clears the place before it writes there.
+_READ_BYTES, _MATCHES, _FIRED = 0, 1, 2
+_HEAD = 16  # of the journal: records before it are committed
+_TIP = 17  # the highest that was ever begun to be written
+_CHANGES_HEAD = 18  # the head that comes with the changes
+_CHANGES_COUNT = 19
+_FATAL_COUNT = 20
+_WORDS = 21
+_WORD_BYTES = 8
+
 _SEARCH_AT = 64
-_HEAD_AT = 128  # of the journal: records before it are committed
-_TIP_AT = 136  # the highest that was ever begun to be written
-_CHANGES_HEAD_AT = 144  # the head that comes with the changes
-_CHANGES_COUNT_AT = 152
-_FATAL_COUNT_AT = 160
 _FATAL_AT = 256
 _FATAL_BYTES = 32
 _SLOTS_AT = 4096
@@ -65,9 +68,11 @@ _COPY_BYTES = 60
 _RECORD_BYTES = 48
 _JOURNAL_AT = _SLOTS_AT + MAX_STREAMS * _SLOT_BYTES
 _CHANGES_AT = _JOURNAL_AT + JOURNAL_RECORDS * _RECORD_BYTES
-_CHANGE_BYTES = 4  # a slot, doubled, and which of its copies
-LEDGER_BYTES = _CHANGES_AT + MAX_STREAMS * _CHANGE_BYTES
+LEDGER_BYTES = _CHANGES_AT + MAX_STREAMS * _CHANGE.size
 
+assert (_FIRED + 1) * _WORD_BYTES <= _SEARCH_AT
+assert _SEARCH_AT + _SEARCH.size <= _HEAD * _WORD_BYTES
+assert _WORDS * _WORD_BYTES <= _FATAL_AT
 assert _FATAL.size <= _FATAL_BYTES
 assert _FATAL_AT + MAX_FATAL * _FATAL_BYTES <= _SLOTS_AT
 assert _POSITION.size <= _COPY_BYTES
@@ -141,6 +146,7 @@ class Ledger:
     def __init__(self, memory: mmap.mmap | None = None) -> None:
         self._memory = memory or mmap.mmap(-1, LEDGER_BYTES)
         self._memory.madvise(mmap.MADV_DONTFORK)
+        self._words = memoryview(self._memory)[: _WORDS * _WORD_BYTES].cast("Q")
         self._head = 0  # where the next record goes
         self._tip = 0
         self._suspect: Search | None = None
@@ -179,22 +185,21 @@ class Ledger:
         count = 0
         for slot, position in positions:
             change = slot << 1 | self._write_copy(slot, position)
-            _U32.pack_into(self._memory, _CHANGES_AT + count * _CHANGE_BYTES, change)
+            _CHANGE.pack_into(self._memory, _CHANGES_AT + count * _CHANGE.size, change)
             count += 1
-        _U64.pack_into(self._memory, _CHANGES_HEAD_AT, self._head)
-        _U32.pack_into(self._memory, _CHANGES_COUNT_AT, count)  # from here on it is committed
+        self._words[_CHANGES_HEAD] = self._head
+        self._words[_CHANGES_COUNT] = count  # from here on it is committed
         self._complete_commit()
 
     def _complete_commit(self) -> None:
-        (count,) = _U32.unpack_from(self._memory, _CHANGES_COUNT_AT)
+        count = self._words[_CHANGES_COUNT]
         if not count:
             return
         for number in range(min(count, MAX_STREAMS)):
-            (change,) = _U32.unpack_from(self._memory, _CHANGES_AT + number * _CHANGE_BYTES)
+            (change,) = _CHANGE.unpack_from(self._memory, _CHANGES_AT + number * _CHANGE.size)
             self._memory[_slot_at((change >> 1) % MAX_STREAMS)] = change & 1
-        (head,) = _U64.unpack_from(self._memory, _CHANGES_HEAD_AT)
-        _U64.pack_into(self._memory, _HEAD_AT, head)
-        _U32.pack_into(self._memory, _CHANGES_COUNT_AT, 0)
+        self._words[_HEAD] = self._words[_CHANGES_HEAD]
+        self._words[_CHANGES_COUNT] = 0
 
     def _write_copy(self, slot: int, position: Position) -> int:
         """Write the copy that is not in use, and say which that is."""
@@ -225,7 +230,7 @@ class Ledger:
         head = self._head + len(records) // _RECORD_BYTES
         if head > self._tip:
             self._tip = head
-            _U64.pack_into(self._memory, _TIP_AT, head)  # first: the records may replace committed ones
+            self._words[_TIP] = head  # first: the records may replace committed ones
         place = self._head % JOURNAL_RECORDS
         first = records[: (JOURNAL_RECORDS - place) * _RECORD_BYTES]
         rest = records[len(first) :]
@@ -236,7 +241,7 @@ class Ledger:
 
     def settle(self) -> None:
         """Make the records so far count by themselves: for those that no line brought."""
-        _U64.pack_into(self._memory, _HEAD_AT, self._head)
+        self._words[_HEAD] = self._head
 
     def replay(self) -> Iterator[Record]:
         """Give the committed records that are still there, oldest first, and go on behind them.
@@ -246,12 +251,10 @@ class Ledger:
         For a new monitor, before it does anything else here.
         """
         self._complete_commit()
-        (self._head,) = _U64.unpack_from(self._memory, _HEAD_AT)
-        (self._tip,) = _U64.unpack_from(self._memory, _TIP_AT)
+        self._head, self._tip = self._words[_HEAD], self._words[_TIP]
         if not self._head <= self._tip <= MAX_RECORDS:
             self._head = self._tip = 0
-            _U64.pack_into(self._memory, _TIP_AT, 0)
-            self.settle()
+            self._words[_HEAD] = self._words[_TIP] = 0
         return self._records(max(0, self._head - JOURNAL_RECORDS, self._tip - JOURNAL_RECORDS), self._head)
 
     def _records(self, begin: int, end: int) -> Iterator[Record]:
@@ -267,14 +270,14 @@ class Ledger:
         Lower bounds begin anew, since nobody counted meanwhile. Supervisor only, before the first monitor.
         """
         self._complete_commit()
-        (head,) = _U64.unpack_from(self._memory, _HEAD_AT)
-        (tip,) = _U64.unpack_from(self._memory, _TIP_AT)
+        head, tip = self._words[_HEAD], self._words[_TIP]
         for number in range(max(0, head - JOURNAL_RECORDS, tip - JOURNAL_RECORDS), head):
             at = _JOURNAL_AT + number % JOURNAL_RECORDS * _RECORD_BYTES
             _, item_id, kind, _, _ = _RECORD.unpack_from(self._memory, at)
             if kind != Counted.MATCH or item_id not in item_ids:
                 self._memory[at + _KIND_AT] = 0
-        _STATISTICS.pack_into(self._memory, _STATISTICS_AT, 0, 0, 0)
+        for word in (_READ_BYTES, _MATCHES, _FIRED):
+            self._words[word] = 0
 
     # The search that is going on.
 
@@ -303,13 +306,13 @@ class Ledger:
         beside each other, since there can be several in the lines between two commits.
         """
         stream_id, position, item_id, line_bytes, deaths = _SEARCH.unpack_from(self._memory, _SEARCH_AT)
-        (count,) = _U32.unpack_from(self._memory, _FATAL_COUNT_AT)
+        count = self._words[_FATAL_COUNT]
         if deaths >= FATAL_DEATHS:
             at = _FATAL_AT + count % MAX_FATAL * _FATAL_BYTES
             died_ns = time.monotonic_ns()
             _FATAL.pack_into(self._memory, at, stream_id, position, item_id, line_bytes, died_ns)
-            count = (count + 1) % 2**32
-            _U32.pack_into(self._memory, _FATAL_COUNT_AT, count)
+            count = (count + 1) % 2**64
+            self._words[_FATAL_COUNT] = count
             self.end_search()
         elif deaths:
             self._suspect, self._suspect_deaths = Search(stream_id, position, item_id), deaths
@@ -331,15 +334,13 @@ class Ledger:
 
         Bytes and not lines: to count lines would take longer than to find those that matter.
         """
-        known = self.statistics()
-        # Modulo: they are for people to read, and whatever stands there must not stop us.
-        total = ((old + new) % 2**64 for old, new in zip(known, (read_bytes, matches, fired), strict=True))
-        _STATISTICS.pack_into(self._memory, _STATISTICS_AT, *total)
+        for word, new in ((_READ_BYTES, read_bytes), (_MATCHES, matches), (_FIRED, fired)):
+            # Modulo: they are for people to read, and whatever stands there must not stop us.
+            self._words[word] = (self._words[word] + new) % 2**64
 
     def statistics(self) -> tuple[int, int, int]:
         """Give the bytes read, matches counted and bounds passed since the service started."""
-        read_bytes, matches, fired = _STATISTICS.unpack_from(self._memory, _STATISTICS_AT)
-        return read_bytes, matches, fired
+        return self._words[_READ_BYTES], self._words[_MATCHES], self._words[_FIRED]
 
 
 def _records(time_ns: int, item_id: int, kind: Counted, keys: Sequence[bytes | None]) -> bytes:

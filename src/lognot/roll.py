@@ -27,14 +27,20 @@ MAGIC = b"lognot 1"  # another one for any other layout, of the ledger too
 DIGEST_BYTES = 16
 SECRET_BYTES = 32
 
-_HEADER = struct.Struct(f"=8s{KEY_BYTES}s{SECRET_BYTES}sI")  # magic, key, secret, how many items
+# What each of these structures begins with says whether the rest means anything. That is one word, written
+# last, by one store, since SIGKILL comes at any moment. (Struct.pack_into() clears a place before it writes.)
+_HEADER = struct.Struct(f"=8s{KEY_BYTES}s{SECRET_BYTES}s")  # magic, key, secret
 _SLOT = struct.Struct(f"=QQQB{DIGEST_BYTES}s")  # stream, device, inode, whether from its beginning, log
+_COUNT_AT = 64
+_WORD_BYTES = 8
+_COUNT = struct.Struct("=Q")  # of items
 _ITEM = struct.Struct(f"=I{DIGEST_BYTES}s")  # number, what it is
 _SLOTS_AT = 4096
 _SLOT_BYTES = 64
 _ITEMS_AT = _SLOTS_AT + MAX_STREAMS * _SLOT_BYTES
 _ITEM_BYTES = 32
 _ROLL_BYTES = _ITEMS_AT + MAX_ITEMS * _ITEM_BYTES
+assert _HEADER.size <= _COUNT_AT
 assert _ROLL_BYTES % mmap.ALLOCATIONGRANULARITY == 0  # where the mapping of the ledger begins
 
 # linux/magic.h: file systems that are memory and nothing else. Elsewhere the file may be of an older boot.
@@ -82,26 +88,26 @@ class Roll:
             self.ledger = mmap.mmap(fd, LEDGER_BYTES, offset=_ROLL_BYTES)
         finally:
             os.close(fd)
-        magic, self.key, self.secret, _ = _HEADER.unpack_from(self._memory)
+        magic, self.key, self.secret = _HEADER.unpack_from(self._memory)
         if magic != MAGIC:
             self.begin(bytes(KEY_BYTES), bytes(SECRET_BYTES))
 
     def begin(self, key: bytes, secret: bytes) -> None:
         """Forget everything, and belong to another state."""
+        self._memory[:_WORD_BYTES] = bytes(_WORD_BYTES)
         self._memory[:] = bytes(_ROLL_BYTES)
         self.ledger[:] = bytes(LEDGER_BYTES)
         self.key, self.secret = key, secret
-        _HEADER.pack_into(self._memory, 0, MAGIC, key, secret, 0)
+        self._put(0, _HEADER.pack(MAGIC, key, secret))
 
     def put(self, entry: Listed) -> None:
         """Say what a slot is about; the ledger has its position already."""
-        _SLOT.pack_into(
-            self._memory, _slot_at(entry.slot), entry.stream_id, *entry.identity, entry.from_begin, entry.log
-        )
+        known = _SLOT.pack(entry.stream_id, *entry.identity, entry.from_begin, entry.log)
+        self._put(_slot_at(entry.slot), known)
 
     def clear(self, slot: int) -> None:
         """Say that a slot is about nothing any more."""
-        self._memory[_slot_at(slot) : _slot_at(slot) + 8] = bytes(8)
+        self._put(_slot_at(slot), bytes(_WORD_BYTES))
 
     def slots(self) -> Iterator[Listed]:
         """Give the slots in use."""
@@ -112,16 +118,25 @@ class Roll:
 
     def put_items(self, numbers: Mapping[bytes, int]) -> None:
         """Say which items have which numbers, by what they are (settings.item_digest)."""
-        _HEADER.pack_into(self._memory, 0, MAGIC, self.key, self.secret, 0)
+        self._put(_COUNT_AT, _COUNT.pack(0))
         for index, (digest, number) in enumerate(numbers.items()):
             _ITEM.pack_into(self._memory, _ITEMS_AT + index * _ITEM_BYTES, number, digest)
-        _HEADER.pack_into(self._memory, 0, MAGIC, self.key, self.secret, len(numbers))
+        self._put(_COUNT_AT, _COUNT.pack(len(numbers)))
 
     def items(self) -> dict[bytes, int]:
         """Give the numbers of items, by what they are."""
-        count = _HEADER.unpack_from(self._memory)[3]
+        (count,) = _COUNT.unpack_from(self._memory, _COUNT_AT)
         found = (_ITEM.unpack_from(self._memory, _ITEMS_AT + index * _ITEM_BYTES) for index in range(count))
         return {digest: number for number, digest in found}
+
+    def _put(self, at: int, known: bytes) -> None:
+        """Write a structure, its first word last; what stands there as it should stays untouched."""
+        if self._memory[at : at + len(known)] == known:
+            return
+        first, rest = at + _WORD_BYTES, known[_WORD_BYTES:]
+        self._memory[at:first] = bytes(_WORD_BYTES)
+        self._memory[first : first + len(rest)] = rest
+        self._memory[at:first] = known[:_WORD_BYTES]
 
 
 def log_digest(path: str) -> bytes:

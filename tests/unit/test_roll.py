@@ -6,10 +6,14 @@ import faulthandler
 import os
 import tempfile
 from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import pytest
 
+from lognot import roll as module
 from lognot.errors import StateError
 from lognot.ledger import Counted, Ledger, Position
 from lognot.roll import Listed, Roll
@@ -75,6 +79,36 @@ def test_no_way_over_a_link(path: str, tmp_path: Path) -> None:
     with pytest.raises(OSError, match="symbolic"):
         Roll(path)
     assert not (tmp_path / "other").exists()
+
+
+class Recording(bytearray):
+    """Memory, and all that it ever held: what is no single word is stored byte by byte."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self.held = [bytes(self)]
+
+    def __setitem__(self, where: Any, data: Any) -> None:
+        step = len(data) if len(data) == 8 and where.start % 8 == 0 else 1
+        for at in range(0, len(data), step):
+            super().__setitem__(slice(where.start + at, where.start + at + step), data[at : at + step])
+            self.held.append(bytes(self))
+
+
+def test_killed_at_any_moment_it_says_nothing_wrong(path: str) -> None:
+    roll = Roll(path)
+    roll.begin(KEY, SECRET)
+    roll._memory = memory = Recording(roll._memory[:20_000])  # type: ignore[assignment]
+    other = Listed(5, 2**63, (2**64 - 1, 2**64 - 2), False, b"e" * 16)
+    for entry in (ENTRY, ENTRY, other):
+        roll.put(entry)
+    roll.clear(5)
+    found = []
+    for held in memory.held:
+        roll._memory = held  # type: ignore[assignment]
+        with patch.object(module, "MAX_STREAMS", 100):
+            found.append(list(roll.slots()))
+    assert [key for key, _ in groupby(found)] == [[], [ENTRY], [], [other], []]
 
 
 def test_a_new_service_counts_on(path: str) -> None:
