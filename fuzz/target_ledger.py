@@ -19,7 +19,7 @@ from lognot.users import current_account
 
 # Where `data` goes, piece by piece: the header, the searches, the first slot, the changes, the journal.
 PLACES = (
-    (of_ledger._STATISTICS_AT, 168),
+    (0, 168),
     (of_ledger._FATAL_AT, 48),
     (of_ledger._SLOTS_AT, 128),
     (of_ledger._CHANGES_AT, 16),

@@ -25,6 +25,7 @@ ATTEMPTS_AGAIN = (
 # Monitors in a minute that ended themselves in a search are started again at once. Each costs its item a ban
 # of that minute at least (budget.py), so this is more than most configs can need.
 QUICK_SEARCHES = 30
+LEAVES_S = 1.0  # what a role that closed its channel has, to end
 LEAST_DELAY_S = 0.1  # before fork(2) is tried again
 
 
@@ -129,14 +130,17 @@ class Keeper:
 
     def expel(self, error: LognotError) -> None:
         """End it, since its channel cannot be used any more; what has been done already is not done again."""
-        if not self.child or self._lost:
+        child = self.child
+        if not child or self._lost:
             return
-        if not isinstance(error, ChannelClosed):
-            text = f"{self.name} (pid {self.child.pid}) is ended, since it broke the protocol: {error}"
-            self._journal.write(Event.ROLE_EXPELLED, ERROR, text, role=self.name)
-        elif self._stopped and isinstance(self.child, Child):
-            return  # it is leaving, as it was told to
         self._lost = True
+        if not isinstance(error, ChannelClosed):
+            text = f"{self.name} (pid {child.pid}) is ended, since it broke the protocol: {error}"
+            self._journal.write(Event.ROLE_EXPELLED, ERROR, text, role=self.name)
+        elif isinstance(child, Child):  # it is leaving, and its exit status will say why
+            if not self._stopped:
+                self._loop.call_later(LEAVES_S, lambda: self.kill() if self.child is child else None)
+            return
         self.kill()
 
     def kill(self) -> None:

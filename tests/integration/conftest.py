@@ -28,6 +28,7 @@ def service(tmp_path: Path) -> Iterator[Callable[..., Service]]:
     yield make
     for one in made:
         one.end()
+        print("\n".join(["Own log, its end:", *one.log.splitlines()[-200:]]))  # shown of a test that failed
 
 
 @pytest.fixture

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import errno
+import os
 import signal
+import time
+from collections.abc import Callable
 
 import pytest
 
@@ -104,35 +107,68 @@ def test_a_role_that_was_told_to_stop_is_not_started_again(mortal: Mortal) -> No
     assert mortal.starts == 0
 
 
+class Real:
+    """A role with a process of its own, which is started once."""
+
+    def __init__(self, journal: Journal, main: Callable[[Channel], object]) -> None:
+        self.loop = Loop()
+        self.ended: list[int] = []
+        self.keeper = Keeper(
+            "role",
+            self.loop,
+            journal,
+            start=lambda: start_child("role", main, from_child=frozenset(), to_child=frozenset()),
+            on_message=lambda message, fd: None,
+            on_start=lambda: None,
+            on_end=self.end,
+            on_give_up=lambda: None,
+        )
+        self.keeper.start()
+
+    def end(self, wait_status: int) -> bool:
+        self.ended.append(wait_status)
+        return False
+
+    def wait_end(self) -> int:
+        while not self.ended:
+            self.loop.turn()
+        return self.ended[0]
+
+
+def test_one_that_closed_its_channel_may_say_why_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    killed: list[int] = []
+
+    def leave(channel: Channel) -> None:
+        channel.close()
+        time.sleep(0.2)  # not to wait for anything: to be slow
+        os._exit(7)
+
+    real = Real(Journal(()), leave)
+    monkeypatch.setattr(keeper_module.Child, "kill", lambda child: killed.append(child.pid))
+    assert os.waitstatus_to_exitcode(real.wait_end()) == 7
+    assert killed == []
+
+
+def test_one_that_closed_its_channel_must_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeper_module, "LEAVES_S", 0.1)
+
+    def stay(channel: Channel) -> None:
+        channel.close()
+        while True:
+            signal.pause()
+
+    assert os.waitstatus_to_exitcode(Real(Journal(()), stay).wait_end()) == -signal.SIGKILL
+
+
 def test_one_is_expelled_once_however_often_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """It takes a moment to die, and its peer could fill the log meanwhile."""
     said: list[str] = []
     journal = Journal(())
     monkeypatch.setattr(journal, "write", lambda event, priority, text, **fields: said.append(text))
-    loop = Loop()
-    ended: list[int] = []
-
-    def on_end(wait_status: int) -> bool:
-        ended.append(wait_status)
-        return False
-
-    keeper = Keeper(
-        "role",
-        loop,
-        journal,
-        start=lambda: start_child(
-            "role", lambda channel: signal.pause(), from_child=frozenset(), to_child=frozenset()
-        ),
-        on_message=lambda message, fd: None,
-        on_start=lambda: None,
-        on_end=on_end,
-        on_give_up=lambda: None,
-    )
-    keeper.start()
+    real = Real(journal, lambda channel: signal.pause())
     for _ in range(100):
-        keeper.expel(ProtocolError("nonsense"))
-    while not ended:
-        loop.turn()
+        real.keeper.expel(ProtocolError("nonsense"))
+    real.wait_end()
     assert [text for text in said if "broke the protocol" in text] == said[1:]
     assert len(said) == 2
 
