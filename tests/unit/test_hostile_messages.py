@@ -55,10 +55,12 @@ RUN_ACTION = st.builds(  # nearly right
     st.integers(0, 3),
     st.sampled_from(Kind),
     st.integers(0, 2),
-    st.integers(0, 9),
+    st.integers(0, 2**32),
     st.integers(0, 3),
-    st.binary(max_size=9),
-    st.lists(st.sampled_from([(0, 0), (0, 1), (-1, -1), (5, 3), (0, 99)]), max_size=3).map(tuple),
+    st.binary(min_size=9, max_size=20),
+    st.lists(st.sampled_from([(0, 0), (0, 1), (-1, -1)]), max_size=3).map(tuple)
+    | st.just(((5, 3),))
+    | st.just(((0, 99),)),
 )
 
 
@@ -72,16 +74,12 @@ class Packet:
 
 def packets(kinds: frozenset[type[m.Message]]) -> st.SearchStrategy[list[Packet]]:
     """What a peer that may send these types could try."""
-    messages = st.one_of([MESSAGES[kind] for kind in kinds] + [RUN_ACTION] * (RunAction in kinds))
-    encoded = messages.map(m.encode).filter(lambda data: len(data) < 60_000)
-    data = st.one_of(
-        encoded.map(lambda data: b"\0" + data),
-        encoded.map(lambda data: b"\0" + data),
-        encoded.map(lambda data: b"\1" + data[: len(data) // 2]),
-        st.one_of(list(MESSAGES.values())).map(lambda message: b"\0" + m.encode(message)),
-        st.binary(max_size=64),
-    )
-    return st.lists(st.builds(Packet, data, st.sampled_from([0, 0, 0, 1, 2])), max_size=30)
+    known = [RUN_ACTION if kind is RunAction else MESSAGES[kind] for kind in kinds]
+    fitting = st.one_of(known).map(lambda message: Packet(b"\0" + m.encode(message), type(message).fds))
+    encoded = st.one_of(list(MESSAGES.values())).map(m.encode)
+    data = encoded.map(lambda data: b"\0" + data) | encoded.map(lambda data: b"\1" + data[: len(data) // 2])
+    unfitting = st.builds(Packet, data | st.binary(max_size=64), st.integers(0, 2))
+    return st.builds(list.__add__, st.lists(fitting, max_size=20), st.lists(unfitting, max_size=5))
 
 
 def speak(channel: Channel, packet: Packet) -> bool:
