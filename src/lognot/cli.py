@@ -7,10 +7,13 @@ import io
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from lognot import __version__
 from lognot.shown import printable
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
 
 DEFAULT_CONFIG = "/etc/lognot.conf"
 
@@ -18,6 +21,12 @@ DEFAULT_CONFIG = "/etc/lognot.conf"
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         super().error(printable(message))  # it quotes arguments, which another program may have put together
+
+    def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
+        """Write help or usage; since Python 3.12, argparse says nothing where that cannot be written."""
+        stream = file or sys.stderr
+        if message and stream:
+            stream.write(message)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -77,7 +77,8 @@ def person() -> Iterator[Person]:
 @pytest.fixture
 def place() -> Iterator[Path]:
     """A directory that everybody can reach; pytest's own is root's alone."""
-    with tempfile.TemporaryDirectory(prefix="lognot-test-") as name:
+    # Not below /tmp, which may be mounted so that no program gets another user's rights.
+    with tempfile.TemporaryDirectory(prefix="lognot-test-", dir="/var/tmp") as name:
         path = Path(name)
         path.chmod(0o755)
         (path / "out").mkdir()

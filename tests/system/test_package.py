@@ -287,6 +287,35 @@ def test_restart_under_load_keeps_its_promises(system: Installed) -> None:
     assert Counter(int(record["LOGNOT_LINE"].split()[1]) for record in fired) == told
 
 
+def test_resume_loses_no_line(system: Installed) -> None:
+    """Restarted, killed, stopped while the log is rotated, rebooted: each line is acted on, and just once."""
+    tell = f"printf '%s\\n' $1 >>{TOLD}/resumed"
+    system.start(item("resumed", tell, more="resume = yes"))
+    system.machine.out("systemctl", "enable", "lognot")
+    log = system.machine.path(LOG)
+    lines = 400
+    with Writer(log, lines, PAUSE_S, allowed=0) as writer:
+        writer.round(0, 4)
+        system.machine.out("systemctl", "restart", "lognot")
+        writer.round(1, 4)
+        before = system.main_pid()
+        system.machine.out("kill", "-9", str(before))
+        system.wait_back(before)
+        writer.round(2, 4)
+        system.machine.out("systemctl", "stop", "lognot")
+        log.rename(log.with_suffix(".1"))
+        writer.reopen(after=20)
+        system.machine.out("systemctl", "start", "lognot")
+        writer.round(3, 4)
+        system.machine.reboot()
+        writer.finish()
+    system.wait_told("resumed", str(lines - 1).zfill(6))
+    system.machine.out("systemctl", "stop", "lognot")  # what it still had to do is done then
+    told = Counter(map(int, system.told("resumed")))
+    assert [number for number in range(lines) if told[number] != 1] == []
+    assert not system.events(Event.RESUME_LOST)
+
+
 # --- what is killed comes back ---
 
 

@@ -27,6 +27,23 @@ def test_every_message_is_named() -> None:
     assert {name for name in sent if not re.search(rf"\b{name}\b", ARCHITECTURE)} == set()
 
 
+def test_each_threat_has_tests_that_are_there() -> None:
+    text = (CHECKOUT / "docs" / "security.md").read_text()
+    table = text.partition("## Threat model")[2].partition("\n## ")[0]
+    rows = [line.split(" | ") for line in table.splitlines() if line.startswith("|")][2:]
+    assert len(rows) > 15
+    for row in rows:
+        shown_by = re.findall(r"`([^`]+)`", row[-1])
+        assert shown_by, row
+        path = ""
+        for name in shown_by:
+            file, _, test = name.partition("::")
+            path = file or path
+            if not path.startswith("make "):
+                assert (CHECKOUT / "tests" / path).exists(), name
+                assert not test or f"def {test}(" in (CHECKOUT / "tests" / path).read_text(), name
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_links_lead_somewhere(document: Path) -> None:
     targets = re.findall(r"\]\(([^)#:]+)\)", document.read_text())
