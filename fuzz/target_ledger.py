@@ -19,7 +19,7 @@ from lognot.users import current_account
 
 # Where `data` goes, piece by piece: the header, the searches, the first slot, the changes, the journal.
 PLACES = (
-    (0, 168),
+    (0, of_ledger._WORDS * 8),
     (of_ledger._FATAL_AT, 48),
     (of_ledger._SLOTS_AT, 128),
     (of_ledger._CHANGES_AT, 16),

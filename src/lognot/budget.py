@@ -9,6 +9,7 @@ Only what is too much counts (`is_excessive`): an ordinary search takes microsec
 
 from __future__ import annotations
 
+from collections import deque
 from enum import IntEnum
 
 from lognot.pattern import SHORT_LINE_BYTES
@@ -28,6 +29,9 @@ FAILED_NS = 1_000_000
 # A search that had to be ended together with the monitor is not risked again for so long.
 FIRST_BAN_NS = 60 * _NS
 LONGEST_BAN_NS = 3600 * _NS
+# So many tiny lines that did that within FIRST_BAN_NS, and the item is not searched at all: some logs have no
+# others, so a few are borne, though each death holds up the other items for some 30 ms.
+TINY_DEATHS = 8
 
 # Even what PCRE does not count as steps, such as comparing for a back-reference, takes no millisecond on
 # these.
@@ -77,6 +81,7 @@ class Budget:
         self._ban = Rein.FREE
         self._ban_ns = 0  # how long the last one is
         self._banned_until_ns = 0
+        self._tiny_deaths_ns: deque[int] = deque(maxlen=TINY_DEATHS)
 
     def spend(self, now_ns: int, cost_ns: int) -> bool:
         """Pay for a search; True when the rein is shorter now."""
@@ -98,12 +103,19 @@ class Budget:
     def ban(self, died_ns: int, line_bytes: int) -> None:
         """Learn of a search that took the monitor with it; in the order in which they did.
 
-        One more while the ban lasts, or soon after, makes it last twice as long.
+        One more while the ban lasts, or soon after, makes it last twice as long; of tiny lines, so many more.
         """
-        rein = Rein.NO_LONG if line_bytes > SHORT_LINE_BYTES else Rein.TINY
-        if died_ns < self._banned_until_ns and self._ban >= Rein.TINY:
-            rein = Rein.NOTHING
         again = self._ban_ns and died_ns < self._banned_until_ns + self._ban_ns
-        self._ban_ns = min(2 * self._ban_ns, LONGEST_BAN_NS) if again else FIRST_BAN_NS
-        self._ban = rein
+        if not again:
+            self._ban_ns = FIRST_BAN_NS
+        if line_bytes > TINY_LINE_BYTES:
+            self._ban = Rein.NO_LONG if line_bytes > SHORT_LINE_BYTES else Rein.TINY
+            enough = True
+        else:
+            self._tiny_deaths_ns.append(died_ns)
+            first_ns = self._tiny_deaths_ns[0]
+            enough = len(self._tiny_deaths_ns) == TINY_DEATHS and died_ns - first_ns < FIRST_BAN_NS
+            self._ban = Rein.NOTHING if enough else Rein.TINY
+        if again and enough:
+            self._ban_ns = min(2 * self._ban_ns, LONGEST_BAN_NS)
         self._banned_until_ns = died_ns + self._ban_ns

@@ -28,6 +28,8 @@ from lognot.users import Account
 
 ANSWER_BYTES = 16 * 1024 * 1024  # what a checking child may say: all the problems of a large config
 
+_SIGNALS_FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM)
+
 QUICK_DEATHS = 3  # so many in QUICK_WINDOW_NS are answered at once
 QUICK_WINDOW_NS = 60 * 10**9
 FIRST_DELAY_S = 0.05
@@ -53,6 +55,13 @@ class Child:
         _, status = os.waitpid(self.pid, 0)
         os.close(self.pidfd)
         return status
+
+
+def crashed(wait_status: int) -> bool:
+    """Say whether a process died of what it did: of a search that took too long, or broke the engine."""
+    if wait_status == UNKNOWN_STATUS or not os.WIFSIGNALED(wait_status):
+        return False
+    return os.WTERMSIG(wait_status) not in _SIGNALS_FROM_OUTSIDE
 
 
 def how_it_ended(wait_status: int) -> str:

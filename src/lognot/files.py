@@ -20,9 +20,6 @@ from lognot.messages import Notice
 from lognot.notes import Notes
 from lognot.tail import Reading, Tail, size_of
 
-# After an end that was not asked for, any line may be to blame: so far each search is noted beforehand.
-CAREFUL_BYTES = 512 * 1024
-
 
 @dataclass(slots=True)
 class Stream:
@@ -36,7 +33,6 @@ class Stream:
     base_size: int  # bytes; what the file had reached before it is of no interest
     history: int = 0  # bytes that were there before lognot started
     behind: bool = False  # an older file of the log, which newer ones wait for until it was read once
-    careful_until: int = 0  # up to this offset each search is noted beforehand
     wd: int = 0
     asked: bool = False  # whether the supervisor was asked if somebody writes to it still
     final: bool = False  # nobody does: read it to its end and let it go
@@ -120,8 +116,6 @@ class Files:
             return
         base_size = message.size if message.start is m.Start.END else tail.offset
         stream = Stream(message.stream_id, message.log_id, fd, message.slot, tail, base_size, message.history)
-        if message.start in (m.Start.COMMITTED, m.Start.LEFTOVER):
-            stream.careful_until = tail.offset + CAREFUL_BYTES
         stream.behind = message.start is m.Start.LEFTOVER
         self._streams[stream.stream_id] = stream
         self._of_log.setdefault(stream.log_id, {})[stream.stream_id] = stream

@@ -6,12 +6,11 @@ come up is given up. One that breaks the protocol is ended, and its end handled 
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Callable
 
 from lognot.channel import ChannelClosed
-from lognot.children import Backoff, Child, how_it_ended
+from lognot.children import Backoff, Child, crashed, how_it_ended
 from lognot.errors import LognotError, reason_of
 from lognot.journal import ERROR, INFO, WARNING, Event, Journal
 from lognot.launched import Launched
@@ -22,9 +21,9 @@ BOOT_ATTEMPTS = 5  # a role that never came up will not come up after so many at
 ATTEMPTS_AGAIN = (
     60  # in a row, over about a minute, of one that did come up once: a new service may do better
 )
-# Monitors in a minute that ended themselves in a search are started again at once. Each costs its item a ban
-# of that minute at least (budget.py), so this is more than most configs can need.
-QUICK_SEARCHES = 30
+# Monitors in a minute that died in a search are started again at once. Each costs its item a ban of that
+# minute at least, or one of a few (budget.py), so this is more than most configs can need.
+QUICK_CRASHES = 30
 LEAVES_S = 1.0  # what a role that closed its channel has, to end
 LEAST_DELAY_S = 0.1  # before fork(2) is tried again
 
@@ -68,7 +67,7 @@ class Keeper:
         self._on_end = on_end
         self._on_give_up = on_give_up
         self._backoff = Backoff()
-        self._search_backoff = Backoff(QUICK_SEARCHES)
+        self._crash_backoff = Backoff(QUICK_CRASHES)
         self._deaths_at_boot = 0
         self._attempts = BOOT_ATTEMPTS
         self._stopped = False
@@ -178,8 +177,7 @@ class Keeper:
             self._journal.write(Event.ROLE_ENDED, ERROR, text, role=self.name)
             self._on_give_up()
             return
-        # As waitpid(2) gives it: UNKNOWN_STATUS is no number that os.WTERMSIG() takes.
-        backoff = self._search_backoff if status == signal.SIGVTALRM else self._backoff
+        backoff = self._crash_backoff if crashed(status) else self._backoff
         delay_s = backoff.delay_s(time.monotonic_ns())
         when = f"in {delay_s:g} s" if delay_s else "now"
         text = f"{self.name} ended ({how}), will be started again {when}"

@@ -12,7 +12,8 @@ files that were read since the last one, and how much of the journal of counted 
 before them, so that they always agree: it writes spare copies and a list of them, then (one store) the
 list's length, and only then puts them in use. A monitor that finds a list goes on with that.
 
-    header     statistics; the search that is going on, and those that killed (such a line is read but once)
+    header     statistics; the block and the search that are going on, and the searches that killed (such a
+               line is read but once)
     slots      one for each open file: offset, how often it was truncated, a digest of the bytes before it
     journal    a ring of the newest counted matches, replayed by the next monitor into its windows
     changes    the list of a commit that is going on
@@ -36,6 +37,7 @@ MAX_OFFSET = 2**62  # a file is at most 2**63 - 1 bytes long, and what is read b
 MAX_RECORDS = 2**62
 JOURNAL_RECORDS = 65536  # counted matches that survive a monitor: a flood beyond it ages out first
 FATAL_DEATHS = 2  # of a search: what kills two monitors in a row is no accident
+SUSPECT_BYTES = 512 * 1024  # at most; blocks are shorter, or are one line
 MAX_FATAL = 64  # searches that must not be tried again; more of them than fit into one block of lines
 RECORDS_AT_ONCE = 64  # written in one call; struct remembers the formats
 MAX_KEY_BYTES = 33  # frequency.compact_key() makes no longer ones
@@ -56,7 +58,10 @@ _TIP = 17  # the highest that was ever begun to be written
 _CHANGES_HEAD = 18  # the head that comes with the changes
 _CHANGES_COUNT = 19
 _FATAL_COUNT = 20
-_WORDS = 21
+_BLOCK_STREAM = 21
+_BLOCK_BEGIN = 22  # as a position
+_BLOCK_END = 23  # 0: none is being searched
+_WORDS = 24
 _WORD_BYTES = 8
 
 _SEARCH_AT = 64
@@ -131,6 +136,19 @@ class Search:
     item_id: int
     line_bytes: int = field(default=0, compare=False)
     died_ns: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class SuspectBlock:
+    """Lines that a monitor searched when it died, by their file and positions in it; `end` is behind them."""
+
+    stream_id: int
+    begin: int
+    end: int
+
+    def overlaps(self, other: SuspectBlock) -> bool:
+        """Say whether both have some line."""
+        return self.stream_id == other.stream_id and self.begin < other.end and other.begin < self.end
 
 
 class Ledger:
@@ -279,7 +297,24 @@ class Ledger:
         for word in (_READ_BYTES, _MATCHES, _FIRED):
             self._words[word] = 0
 
-    # The search that is going on.
+    # The block and the search that are going on.
+
+    def begin_block(self, block: SuspectBlock) -> None:
+        """Note a block that is about to be searched, which takes no time; `end_block` follows."""
+        self.end_block()
+        self._words[_BLOCK_STREAM] = block.stream_id
+        self._words[_BLOCK_BEGIN] = block.begin
+        self._words[_BLOCK_END] = min(block.end, 2**64 - 1)
+
+    def end_block(self) -> None:
+        """Say that it was searched."""
+        self._words[_BLOCK_END] = 0
+
+    def suspect_block(self) -> SuspectBlock | None:
+        """Give the block that the last monitor died in: the searches of it are to be noted. None: in none."""
+        stream_id, begin, end = self._words[_BLOCK_STREAM : _BLOCK_END + 1]
+        # Whoever writes more into it would have all that follows searched slowly.
+        return SuspectBlock(stream_id, begin, min(end, begin + SUSPECT_BYTES)) if end else None
 
     def begin_search(self, search: Search) -> None:
         """Note a search that may not come back; `end_search` follows when it did."""

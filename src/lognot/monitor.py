@@ -26,7 +26,7 @@ from lognot.errors import NO_DESCRIPTOR_STATUS, LognotError, NoDescriptorError
 from lognot.files import Files, Stream
 from lognot.frequency import NEVER_NS
 from lognot.journal import OWN_TAG, own_line_pattern
-from lognot.ledger import Counted, Ledger, Search
+from lognot.ledger import Counted, Ledger, Search, SuspectBlock
 from lognot.loop import Loop
 from lognot.messages import Kind, Notice
 from lognot.notes import Notes
@@ -49,7 +49,7 @@ LONG_LINE_BYTES = SHORT_LINE_BYTES if has_jit() else 0
 # take.
 SEARCH_LIMIT_S = 0.01
 SEARCH_LIMIT_S_PER_BYTE = 1e-8
-# For a short line that is only guarded since the last monitor crashed: PCRE's own limits do.
+# For a short line that is only guarded since the last monitor died in its block: PCRE's own limits do.
 CAREFUL_LIMIT_S = 1.0
 STOP_S = 2.0  # what was written before the stop is read, but not for longer
 MANY_HITS = 100  # in a block
@@ -114,6 +114,7 @@ class Monitor:
         self._resumes = False  # some rule does
         self._advance_ns = 0  # when to say next that files were read
         self._fatal_searches = ledger.fatal_searches()
+        self._suspect = ledger.suspect_block()
         self._searching: tuple[Stream, Block] | None = None
         self._now_ns = time.monotonic_ns()
         self._stopping = False
@@ -199,8 +200,10 @@ class Monitor:
 
     def _new_rule(self, item_id: int, item: Item) -> Rule:
         rule = Rule(item_id, item, self._ledger.secret)
+        now_ns = time.monotonic_ns()
         for search in sorted(self._fatal_searches, key=lambda search: search.died_ns):
-            if search.item_id == item_id:
+            # One of the future is no fact, and would be a ban for ever.
+            if search.item_id == item_id and search.died_ns <= now_ns:
                 rule.budget.ban(search.died_ns, search.line_bytes)
         return rule
 
@@ -269,8 +272,13 @@ class Monitor:
         if scanner is None or not block.lines:
             return
         self._searching = (stream, block)
-        scanner.long_line_bytes = 0 if block.start < stream.careful_until else LONG_LINE_BYTES
+        begin = _position(stream.tail.generation, block.start)
+        searched = SuspectBlock(stream.stream_id, begin, begin + len(block.lines))
+        careful = self._suspect is not None and self._suspect.overlaps(searched)
+        scanner.long_line_bytes = 0 if careful else LONG_LINE_BYTES
+        self._ledger.begin_block(searched)
         found = scanner.scan(block.lines)
+        self._ledger.end_block()
         # Many lines are looked at together: most logs do not hold our own.
         may_be_own = len(found) < MANY_HITS or OWN_TAG in block.lines
         matches: dict[int, tuple[list[Hit], list[bytes | None]]] = {}  # of each item, and their keys

@@ -24,7 +24,7 @@ from lognot import messages as m
 from lognot import report
 from lognot.catalogue import Catalogue
 from lognot.channel import Channel, socket_pair
-from lognot.children import Child, start_child
+from lognot.children import Child, crashed, start_child
 from lognot.continuity import Continuity, SavedLogs, wants_resume
 from lognot.errors import ConfigError, ProtocolError, reason_of
 from lognot.journal import ERROR, INFO, WARNING, Event, Journal
@@ -53,9 +53,6 @@ ROLE_BYTES_PER_S = 128 * 1024
 
 # Nobody changes a config that was handed out, we neither (memfd_create(2)).
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
-
-# Anything else that ends a monitor came out of what it was doing: a crash, or a search that took too long.
-_SIGNALS_FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM)
 
 
 @dataclass(frozen=True, slots=True)
@@ -395,7 +392,7 @@ class Supervisor:
         self._on_ready()
 
     def _on_monitor_end(self, wait_status: int) -> bool:
-        if os.WIFSIGNALED(wait_status) and os.WTERMSIG(wait_status) not in _SIGNALS_FROM_OUTSIDE:
+        if crashed(wait_status):
             self._ledger.convict_search()
         self._watchdog.answered("monitor")
         self._logs.disconnect()

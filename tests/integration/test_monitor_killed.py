@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from integration import accounts
-from integration.harness import Service, append, lines_of, wait_for
+from integration.harness import PYTHON, Service, append, lines_of, wait_for
+from integration.processes import Custom
 from integration.writer import REGEX, Writer, assert_each_line_once, counting_items, wait_has_open
 
 Make = Callable[..., Service]
@@ -168,3 +170,42 @@ def test_several_searches_that_kill_between_two_commits(service: Make, tmp_path:
         lognot.wait_log(rf"error: \[{name}\] regex was left out on one line")
     assert lognot.stop() == 0
     assert lognot.log.count("monitor ended (killed by SIGVTALRM)") == 2
+
+
+# Runs lognot with a regex engine that has a bug.
+BROKEN_ENGINE = """
+import os, sys
+from lognot import cli, pattern
+
+match = pattern._AnyLine.match
+pattern._AnyLine.match = lambda self, line: os.abort() if line.startswith(b"deadly") else match(self, line)
+sys.exit(cli.main(sys.argv[4:]))
+"""
+
+
+def test_short_lines_that_crash_the_engine(tmp_path: Path) -> None:
+    """Nothing was noted about the first search that dies; from its block on, each one is, and is found."""
+    tmp_path.chmod(0o755)
+    log, out = tmp_path / "log", tmp_path / "out"
+    log.touch()
+    (tmp_path / "broken.py").write_text(BROKEN_ENGINE)
+    lognot = Custom(tmp_path, f"[ITEM]\npath = {log}\nregex = .*\nupbound_action = echo $0 >>{out}\n")
+    lognot.prefix = (PYTHON, str(tmp_path / "broken.py"))
+    lines = 300
+    deadly = (70, 71, 200)
+    text = "".join(f"{'deadly ' if number in deadly else ''}{number}\n" for number in range(lines))
+    try:
+        lognot.start()
+        append(log, text)
+        wait_for(lambda: str(lines - 1) in lines_of(out), "the last line")
+        assert lognot.stop() == 0
+    finally:
+        lognot.end()
+    expected = [number for number in range(lines) if number not in deadly]
+    seen = list(map(int, lines_of(out)))
+    assert sorted(seen) == expected
+    assert re.search(r"regex was left out on one line, on which it .* crashed, .*: 'deadly 70'", lognot.log)
+    assert lognot.log.count("monitor ended (killed by SIGABRT)") == 1 + len(deadly)
+    accounts.fault(
+        "lines that crash the regex engine", times=len(deadly), written=len(expected), seen=len(seen)
+    )

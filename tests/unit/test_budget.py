@@ -11,6 +11,7 @@ from lognot.budget import (
     FIRST_BAN_NS,
     LONGEST_BAN_NS,
     SHARE,
+    TINY_DEATHS,
     TINY_LINE_BYTES,
     Budget,
     Rein,
@@ -63,15 +64,36 @@ def test_a_ban_does_not_loosen_a_shorter_rein() -> None:
     assert budget.rein is Rein.TINY
 
 
-def test_a_death_on_a_short_line_leaves_tiny_ones_and_another_one_nothing() -> None:
+def test_a_death_on_a_short_line_leaves_tiny_ones() -> None:
     budget = Budget()
     budget.ban(S, SHORT_LINE_BYTES)
     assert budget.look(S) is Rein.TINY
     assert Rein.TINY.longest_bytes == TINY_LINE_BYTES
-    budget.ban(2 * S, 4)
-    assert budget.look(2 * S) is Rein.NOTHING
+
+
+def test_some_deaths_on_tiny_lines_are_borne() -> None:
+    budget = Budget()
+    for number in range(1, TINY_DEATHS):
+        budget.ban(number * S, 4)
+        assert budget.look(number * S) is Rein.TINY
+    assert budget.look((TINY_DEATHS - 1) * S + FIRST_BAN_NS) is Rein.FREE
+    budget.ban(TINY_DEATHS * S, 4)
+    assert budget.look(TINY_DEATHS * S) is Rein.NOTHING
     assert Rein.NOTHING.longest_bytes is not None
     assert Rein.NOTHING.longest_bytes < 0  # an empty line can be too much as well
+    assert budget.look(TINY_DEATHS * S + 2 * FIRST_BAN_NS - 1) is Rein.NOTHING
+    now_ns = TINY_DEATHS * S + 2 * FIRST_BAN_NS
+    assert budget.look(now_ns) is Rein.FREE
+    budget.ban(now_ns, 4)
+    assert budget.look(now_ns) is Rein.TINY  # so many more
+
+
+def test_deaths_on_tiny_lines_now_and_then_are_borne_for_ever() -> None:
+    budget = Budget()
+    for number in range(50):
+        now_ns = number * FIRST_BAN_NS // (TINY_DEATHS - 1)
+        budget.ban(now_ns, TINY_LINE_BYTES)
+        assert budget.look(now_ns) is Rein.TINY
 
 
 def test_bans_double_up_to_an_hour_and_are_forgiven() -> None:

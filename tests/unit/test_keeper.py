@@ -15,7 +15,7 @@ from lognot.channel import Channel, socket_pair
 from lognot.children import start_child
 from lognot.errors import ProtocolError
 from lognot.journal import Event, Journal
-from lognot.keeper import ATTEMPTS_AGAIN, BOOT_ATTEMPTS, QUICK_SEARCHES, Keeper
+from lognot.keeper import ATTEMPTS_AGAIN, BOOT_ATTEMPTS, QUICK_CRASHES, Keeper
 from lognot.launched import Launched
 from lognot.loop import Loop
 from lognot.messages import UNKNOWN_STATUS, Ping
@@ -184,5 +184,5 @@ def test_deaths_in_a_search_are_answered_at_once_but_not_for_ever(monkeypatch: p
     mortal.lives_once = 1
     mortal.wait_status = signal.SIGVTALRM
     mortal.run()
-    assert delays[:QUICK_SEARCHES] == [0.0] * QUICK_SEARCHES
-    assert min(delays[QUICK_SEARCHES:]) > 0.0
+    assert delays[:QUICK_CRASHES] == [0.0] * QUICK_CRASHES
+    assert min(delays[QUICK_CRASHES:]) > 0.0

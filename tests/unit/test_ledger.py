@@ -28,11 +28,13 @@ from lognot.ledger import (
     MAX_FATAL,
     MAX_KEY_BYTES,
     MAX_STREAMS,
+    SUSPECT_BYTES,
     Counted,
     Ledger,
     Position,
     Record,
     Search,
+    SuspectBlock,
 )
 from lognot.messages import LogOpened, Notice, Start
 
@@ -434,7 +436,33 @@ def test_garbage_never_raises_nor_takes_for_ever(data: st.DataObject) -> None:
     assert time.monotonic() - begin < 5
 
 
+def test_the_block_that_a_monitor_died_in_is_known(supervisors: Ledger) -> None:
+    monitor = new_monitor(supervisors)
+    assert monitor.suspect_block() is None
+    monitor.begin_block(SuspectBlock(7, 2**48 + 5, 2**48 + 105))
+    assert new_monitor(supervisors).suspect_block() == SuspectBlock(7, 2**48 + 5, 2**48 + 105)
+    monitor.end_block()
+    assert new_monitor(supervisors).suspect_block() is None
+
+
+@pytest.mark.parametrize(
+    ("begin", "end", "overlaps"),
+    [(0, 9, False), (0, 10, False), (0, 11, True), (10, 20, True), (19, 30, True), (20, 30, False)],
+)
+def test_blocks_that_overlap(begin: int, end: int, overlaps: bool) -> None:
+    suspect = SuspectBlock(7, 10, 20)
+    assert suspect.overlaps(SuspectBlock(7, begin, end)) == overlaps
+    assert SuspectBlock(7, begin, end).overlaps(suspect) == overlaps
+    assert not suspect.overlaps(SuspectBlock(8, begin, end))
+
+
 # What a monitor that was taken over leaves.
+
+
+def test_nobody_can_have_all_that_follows_suspected(supervisors: Ledger) -> None:
+    monitor = new_monitor(supervisors)
+    monitor.begin_block(SuspectBlock(7, 5, 2**64 + 5))
+    assert new_monitor(supervisors).suspect_block() == SuspectBlock(7, 5, 5 + SUSPECT_BYTES)
 
 
 @pytest.mark.parametrize("number", [2**62 + 1, 2**63 - 1, 2**63, 2**64 - 1])
