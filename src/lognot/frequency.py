@@ -119,6 +119,10 @@ class UpBound:
             all_times.move_to_end(key)
         return fired
 
+    def restart(self, key: bytes | None = None) -> None:
+        """Have a key start again from zero, as after a match that was over the bound."""
+        self._times.pop(key, None)
+
     def _forget_expired(self, now_ns: int) -> None:
         """Forget keys whose last match left the window, and note when the next one may."""
         all_times = self._times

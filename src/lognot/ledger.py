@@ -91,6 +91,7 @@ class Counted(IntEnum):
     MATCH = 1  # with a key: counted for it alone
     STARTED = 2  # its downbound deadline began to run
     JUDGED = 3  # it was found below its bound
+    FIRED = 4  # a match that was one too many: its key starts again from zero, whatever has aged out
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,11 +239,23 @@ class Ledger:
     # The journal of counted matches.
 
     def count(
-        self, time_ns: int, item_id: int, kind: Counted, keys: Sequence[bytes | None] = (None,)
+        self,
+        time_ns: int,
+        item_id: int,
+        kind: Counted,
+        keys: Sequence[bytes | None] = (None,),
+        fired: Collection[int] = (),
     ) -> None:
-        """Add a record for each key; they count once the lines that they came from are committed."""
+        """Add a record for each key; they count once the lines that they came from are committed.
+
+        Those that `fired` gives the indexes of are FIRED instead.
+        """
+        kinds = [kind] * len(keys)
+        for index in fired:
+            kinds[index] = Counted.FIRED
         for begin in range(0, len(keys), RECORDS_AT_ONCE):
-            self._write_records(_records(time_ns, item_id, kind, keys[begin : begin + RECORDS_AT_ONCE]))
+            end = begin + RECORDS_AT_ONCE
+            self._write_records(_records(time_ns, item_id, kinds[begin:end], keys[begin:end]))
 
     def _write_records(self, records: bytes) -> None:
         head = self._head + len(records) // _RECORD_BYTES
@@ -292,7 +305,7 @@ class Ledger:
         for number in range(max(0, head - JOURNAL_RECORDS, tip - JOURNAL_RECORDS), head):
             at = _JOURNAL_AT + number % JOURNAL_RECORDS * _RECORD_BYTES
             _, item_id, kind, _, _ = _RECORD.unpack_from(self._memory, at)
-            if kind != Counted.MATCH or item_id not in item_ids:
+            if kind not in (Counted.MATCH, Counted.FIRED) or item_id not in item_ids:
                 self._memory[at + _KIND_AT] = 0
         for word in (_READ_BYTES, _MATCHES, _FIRED):
             self._words[word] = 0
@@ -378,10 +391,10 @@ class Ledger:
         return self._words[_READ_BYTES], self._words[_MATCHES], self._words[_FIRED]
 
 
-def _records(time_ns: int, item_id: int, kind: Counted, keys: Sequence[bytes | None]) -> bytes:
+def _records(time_ns: int, item_id: int, kinds: Sequence[Counted], keys: Sequence[bytes | None]) -> bytes:
     """Records as they stand in the journal. Together: 0.2 us for each, where one by one takes 0.5."""
     fields: list[object] = []
-    for key in keys:
+    for kind, key in zip(kinds, keys, strict=True):
         fields += (time_ns, item_id, kind)
         fields += (0xFF, b"") if key is None else (len(key), key)
     return struct.pack("=" + _RECORD_FIELDS * len(keys), *fields)

@@ -314,9 +314,11 @@ class Monitor:
         fired: list[tuple[Hit, int]] = []
         for item_id, (hits, keys) in matches.items():
             rule = self._rules[item_id]
-            fired += ((hits[index], count) for index, count in rule.count(self._now_ns, keys))
+            over = rule.count(self._now_ns, keys)
+            fired += ((hits[index], count) for index, count in over)
             if rule.remembers:
-                self._ledger.count(self._now_ns, item_id, Counted.MATCH, keys)
+                indexes = [index for index, _ in over]
+                self._ledger.count(self._now_ns, item_id, Counted.MATCH, keys, indexes)
             evicted = rule.newly_evicted()
             if evicted:
                 self._notes.say(Notice.KEYS_EVICTED, item_id, evicted)

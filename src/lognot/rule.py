@@ -112,17 +112,16 @@ class Rule:
                 self.down.add(now_ns)
         return self._up.add_all(now_ns, keys) if self._fires else []
 
-    def _replay_match(self, now_ns: int, key: bytes | None) -> None:
-        if self.down is not None:
-            self.down.add(now_ns)
-        if self._fires:
-            self._up.add(now_ns, key)
-
     def replay(self, record: Record) -> None:
         """Take in what an earlier monitor wrote down."""
         match record.kind:
-            case Counted.MATCH:
-                self._replay_match(record.time_ns, record.key)
+            case Counted.MATCH | Counted.FIRED:
+                if self.down is not None:
+                    self.down.add(record.time_ns)
+                if record.kind is Counted.FIRED:
+                    self._up.restart(record.key)
+                elif self._fires:
+                    self._up.add(record.time_ns, record.key)
             case Counted.STARTED:
                 self.start(record.time_ns)
             case Counted.JUDGED if self.down is not None:
