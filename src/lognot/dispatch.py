@@ -123,7 +123,9 @@ class Dispatcher:
         if self._channel is not None:
             lost = self._channel.unsent()
             self._loop.detach(self._channel)
-        return Counter(action.item_id for action in lost if isinstance(action, RunAction))
+        dropped = Counter(action.item_id for action in lost if isinstance(action, RunAction))
+        self.retire()
+        return dropped
 
     def has_room(self, action: RunAction) -> bool:
         """Say whether one more may wait."""

@@ -52,6 +52,7 @@ SEARCH_LIMIT_S_PER_BYTE = 1e-8
 # For a short line that is only guarded since the last monitor died in its block: PCRE's own limits do.
 CAREFUL_LIMIT_S = 1.0
 STOP_S = 2.0  # what was written before the stop is read, but not for longer
+LAST_WORDS_S = 0.5  # for handing over the actions and messages that came of it
 MANY_HITS = 100  # in a block
 # Less than the supervisor waits before it saves (continuity.SAVE_AFTER_S): so whatever is read after this was
 # said is saved, or comes after the next time.
@@ -416,13 +417,15 @@ class Monitor:
         self._files.read_all()
         while self._files.dirty and time.monotonic() < deadline and not self._hurried:
             self._read()
+            self._files.commit()
             self._loop.turn(wait=False)
+        deadline += LAST_WORDS_S
         while not self._settled() and time.monotonic() < deadline and not self._hurried:
             self._loop.turn(deadline_ns=time.monotonic_ns() + 10**8)
-        self._files.commit()
         for dispatcher in self._dispatchers.values():
             for item_id, number in dispatcher.give_up().items():
                 self._notes.say(Notice.ACTIONS_DROPPED, item_id, number, b"lognot stops")
+        self._files.commit()  # what was dropped too: or a service that resumes would run again what was run
         self._notes.flush()
         while self._channel.pending_bytes and time.monotonic() < deadline:
             self._loop.turn(deadline_ns=time.monotonic_ns() + 10**8)

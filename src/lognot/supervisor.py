@@ -40,7 +40,7 @@ from lognot.settings import MAX_ATHREAD_COUNT, Config, config_to_json
 from lognot.users import Account
 from lognot.watchdog import Watchdog
 
-STOP_MONITOR_S = 3.0  # the monitor only has to finish a block
+STOP_MONITOR_S = 4.0  # the monitor reads what there is for 2 seconds (monitor.STOP_S), and finishes a block
 RETRY_LIMITED_S = 5.0  # a limit of the system was met; nothing tells when there is room again
 EXECUTORS_S = 3.0  # readiness waits so long for them; they come up later too, and their actions wait
 MOUNTS_S = 0.5  # a change of the mounts mostly comes with others: containers, or a restart of autofs

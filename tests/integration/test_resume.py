@@ -17,7 +17,8 @@ import pytest
 
 from integration import accounts
 from integration.harness import Service, append, lines_of, wait_for
-from integration.writer import REGEX, Writer, counting_items, wait_has_open
+from integration.processes import ids
+from integration.writer import REGEX, Writer, counting_items, held, wait_has_open
 
 Make = Callable[..., Service]
 
@@ -403,3 +404,38 @@ def test_a_log_that_is_missing_at_the_start(
     write(log, 2, 3)
     wait_for(lambda: numbers(out) == [0, 1, 2], "the new file")
     assert lognot.stop() == 0
+
+
+@pytest.mark.root
+def test_a_stop_while_an_executor_stands_still(
+    service: Make, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    """What it could not be given any more is dropped, and said; the actions of others are not run again."""
+    log, flooded, out = tmp_path / "log", tmp_path / "flooded", tmp_path / "out"
+    log.touch()
+    flooded.touch()
+    flood = f"[FLOOD]\npath = {flooded}\nregex = ^flood\nuid = daemon\nupbound_action = true\nresume = yes\n"
+    lognot = service(flood + noting(log, out), environment=environment).start()
+    append(flooded, "flood\n")
+    write(log, 0, 20)
+    wait_for(lambda: len(lines_of(out)) == 20, "20 actions")
+    lognot.wait_log("action ended", 21)
+    monitor = lognot.role("monitor")
+    (executor,) = (pid for pid in lognot.children() if pid != monitor and ids(pid)[0] != {0})
+    with held(executor):
+        append(flooded, ("flood " + "x" * 1000 + "\n") * 2000)  # more than its socket takes
+        lognot.wait_log(r"\[FLOOD\] fired", 2001)
+        write(log, 20, 40)
+        wait_for(lambda: len(lines_of(out)) == 40, "40 actions")
+        lognot.signal(signal.SIGTERM)
+        wait_for(lambda: monitor not in lognot.children(), "the end of the monitor")
+    assert lognot.process is not None
+    assert lognot.process.wait(20) == 0
+    lognot.wait_log(r"error: \[FLOOD\] \d+ actions were dropped, since lognot stops")
+    again(lognot)
+    write(log, 40, 60)
+    wait_for(lambda: "000059" in lines_of(out), "the last action")
+    assert lognot.stop() == 0
+    assert lognot.log.count("[FLOOD] fired") == 2001
+    assert sorted(numbers(out)) == list(range(60))
+    accounts.numbered("stop while an executor stands still, other actions", numbers(out), 60, times=1)

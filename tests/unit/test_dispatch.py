@@ -175,6 +175,7 @@ def test_what_is_given_up_is_what_no_executor_has(bench: Bench) -> None:
     given_up = bench.dispatcher.give_up()
     arrived = positions(executor)
     assert given_up == {1: 5}
+    assert bench.dispatcher.settled  # nothing waits: the lines that it came from are done with
     assert arrived == list(range(sent - 1))
 
 
