@@ -60,6 +60,7 @@ class Soak:
         self._service = Service(directory, self._config(), environment=environment)
         self._done: Counter[str] = Counter()
         self._steps: list[str] = []  # since the last account
+        self._killed: Step | None = None  # which role was, since then
         self._run_again = {name: [0] * len(DIGITS) for name in LOGS}
         self._samples: list[tuple[float, dict[str, int], dict[str, int]]] = []
 
@@ -96,12 +97,20 @@ class Soak:
         wanted = 0
         next_sample = began
         while (now := time.monotonic()) - began < self._seconds:
-            wanted += 10_000
-            for writer in self._writers.values():
-                writer.want(wanted)
             # The second half is for those that live long: what grows in them shows.
             steps = gentle if now - began > self._seconds / 2 else gentle + deadly
             step = self._random.choices([step for _, step in steps], [weight for weight, _ in steps])[0]
+            # Monitor and executor are each other's memory. Who kills both at the same moment loses what waits.
+            kills = step in (self.kill_monitor, self.kill_executor, self.kill_the_service)
+            if len(self._steps) >= STEPS_AT_ONCE or (kills and self._killed not in (None, step)):
+                if not self._check(wanted):
+                    return False
+                self._killed = None
+            if kills:
+                self._killed = step
+            wanted += 10_000
+            for writer in self._writers.values():
+                writer.want(wanted)
             self._steps.append(f"{datetime.now(UTC).time()} {wanted} {step.__name__}")
             step()
             self._done[step.__name__] += 1
@@ -109,8 +118,6 @@ class Soak:
             if now >= next_sample:
                 next_sample = now + max(2.0, self._seconds / 120)
                 self._sample(now - began)
-            if len(self._steps) == STEPS_AT_ONCE and not self._check(wanted):
-                return False
         return self._account(wanted)
 
     # What happens.
