@@ -30,6 +30,7 @@ from lognot.process import has_started
 
 MAX_WAITING = 10_000  # actions for one executor; at 2 at a time and 10 ms each, the work of a minute
 SPAN_BYTES = 128  # a tuple of two numbers
+PATIENCE_NS = 200_000_000  # a burst of actions is handed over in 50 ms
 MAX_WAITING_BYTES = 32 * 1024 * 1024  # of log lines and offsets that go with them
 
 Occasion = tuple[int, Kind, int, int]  # item, kind, stream, position
@@ -75,6 +76,7 @@ class Dispatcher:
         # ourselves, and an executor takes positions that only grow: the next one is told of these first.
         self._handed_back: dict[Occasion, RunAction] = {}
         self._waiting_bytes = 0
+        self._behind_since_ns = 0
 
     def connect(self, sock: socket.socket) -> None:
         """Use a new connection, which it then owns, once the old one has said its last word.
@@ -110,6 +112,19 @@ class Dispatcher:
         if not self._waiting and not self._handed_back:
             return True
         return self._channel is not None and not self._channel.pending_bytes
+
+    def behind_until_ns(self, now_ns: int) -> int:
+        """Give the time up to which logs that bring it actions had better wait; 0: they need not.
+
+        They do while the executor takes what was found already, which is a matter of milliseconds: until then
+        no file can be committed. One that takes longer is not waited for again before it has everything.
+        """
+        if self.settled:
+            self._behind_since_ns = 0
+            return 0
+        self._behind_since_ns = self._behind_since_ns or now_ns
+        until_ns = self._behind_since_ns + PATIENCE_NS
+        return until_ns if now_ns < until_ns else 0
 
     def retire(self) -> None:
         """No item needs this executor any more: it ends when its queue is empty, and nothing waits for it."""

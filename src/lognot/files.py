@@ -10,7 +10,7 @@ How far each file was read is committed to the ledger here, as soon as whatever 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 from lognot import messages as m
@@ -276,14 +276,19 @@ class Files:
         """There is something to read."""
         return bool(self._dirty)
 
-    def readings(self) -> Iterator[tuple[Stream, Reading]]:
+    def is_dirty_without(self, log_ids: Collection[int]) -> bool:
+        """There is something to read in other logs than these."""
+        return any(self._streams[stream_id].log_id not in log_ids for stream_id in self._dirty)
+
+    def readings(self, without: Collection[int] = ()) -> Iterator[tuple[Stream, Reading]]:
         """Read one block of each file that has grown, so that a busy one does not hold up the others.
 
-        What comes of a block has to be done, all of it, before the next one is asked for.
+        What comes of a block has to be done, all of it, before the next one is asked for. The logs `without`
+        are left for later.
         """
         for stream_id in list(self._dirty):
             stream = self._streams.get(stream_id)
-            if stream is None or self._must_wait(stream):
+            if stream is None or stream.log_id in without or self._must_wait(stream):
                 continue
             try:
                 reading = stream.tail.read()

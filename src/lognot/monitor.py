@@ -16,7 +16,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 from lognot import messages as m
@@ -127,8 +127,10 @@ class Monitor:
         if without:
             self._notes.say(Notice.NO_SANDBOX, 0, text=without.encode("utf-8", "replace"))
         while not self._stopping:
-            self._loop.turn(wait=not self._files.dirty, deadline_ns=self._next_deadline_ns())
-            self._read()
+            behind, until_ns = self._behind()
+            wait = not self._files.is_dirty_without(behind)
+            self._loop.turn(wait=wait, deadline_ns=min(until_ns, self._next_deadline_ns()))
+            self._read(behind)
             self._judge()
             self._files.commit()
         self._finish()
@@ -243,9 +245,25 @@ class Monitor:
 
     # Lines.
 
-    def _read(self) -> None:
+    def _behind(self) -> tuple[set[int], int]:
+        """Give the logs not to be read now, since an executor still takes what they brought; until when."""
+        now_ns = time.monotonic_ns()
+        until_ns = {
+            executor_id: dispatcher.behind_until_ns(now_ns)
+            for executor_id, dispatcher in self._dispatchers.items()
+        }
+        if not any(until_ns.values()):
+            return set(), NEVER_NS
+        logs = {
+            log_id
+            for log_id, rules in self._rules_of.items()
+            if any(until_ns.get(rule.executor_id) for rule in rules)
+        }
+        return logs, min(filter(None, until_ns.values()))
+
+    def _read(self, behind: Collection[int] = ()) -> None:
         self._now_ns = time.monotonic_ns()
-        for stream, reading in self._files.readings():
+        for stream, reading in self._files.readings(behind):
             rules = self._rules_of[stream.log_id] if self._files.is_current(stream) else []
             if reading.truncated:
                 self._notes.say(Notice.TRUNCATED, stream.log_id)

@@ -11,7 +11,7 @@ import pytest
 from lognot import channel as channel_module
 from lognot import dispatch
 from lognot.channel import MAX_MESSAGE_BYTES, Channel, socket_pair
-from lognot.dispatch import Dispatcher, occasion
+from lognot.dispatch import PATIENCE_NS, Dispatcher, occasion
 from lognot.loop import Loop
 from lognot.messages import (
     MONITOR_TO_EXECUTOR,
@@ -266,3 +266,31 @@ def test_an_executor_that_takes_actions_and_does_not_read_is_reported(
         bench.dispatcher.run(action(position, b"x" * 1000))
         bench.turn()
     assert bench.broken == 1
+
+
+def test_who_is_handed_a_lot_is_waited_for_but_not_for_long(bench: Bench) -> None:
+    executor = bench.executor()
+    assert bench.dispatcher.behind_until_ns(5) == 0
+    position = 0
+    while bench.dispatcher.settled:
+        bench.dispatcher.run(action(position, b"x" * 50_000))
+        position += 1
+    assert bench.dispatcher.behind_until_ns(5) == 5 + PATIENCE_NS
+    assert bench.dispatcher.behind_until_ns(5 + PATIENCE_NS - 1) == 5 + PATIENCE_NS
+    for now_ns in (5 + PATIENCE_NS, 100 * PATIENCE_NS):
+        assert bench.dispatcher.behind_until_ns(now_ns) == 0
+    while not bench.dispatcher.settled:
+        positions(executor)
+        bench.turn()
+    assert bench.dispatcher.behind_until_ns(101 * PATIENCE_NS) == 0
+    while bench.dispatcher.settled:
+        bench.dispatcher.run(action(position, b"x" * 50_000))
+        position += 1
+    assert bench.dispatcher.behind_until_ns(102 * PATIENCE_NS) == 103 * PATIENCE_NS
+
+
+def test_without_an_executor_what_waits_is_waited_for_but_not_for_long(bench: Bench) -> None:
+    assert bench.dispatcher.behind_until_ns(5) == 0
+    bench.dispatcher.run(action(1))
+    assert bench.dispatcher.behind_until_ns(5) == 5 + PATIENCE_NS
+    assert bench.dispatcher.behind_until_ns(5 + PATIENCE_NS) == 0
