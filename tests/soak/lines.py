@@ -1,6 +1,6 @@
 """Writers of numbered lines that go on for ever, and items that count them exactly.
 
-Each log has ten items, one for each last digit of a line's number. An item fires at every thousandth of its
+Each log has ten items, one for each last digit of a line's number. An item fires at each so many of its
 lines, so at any moment a line too few or too many is known from what it takes to make the item fire next.
 """
 
@@ -17,7 +17,7 @@ from pathlib import Path
 from integration.harness import wait_for
 
 DIGITS = range(10)
-PER_FIRE = 1000  # lines of one item
+PER_FIRE = 250  # lines of one item; of all items together, far fewer than the ledger's journal holds
 _NUMBER = struct.Struct("Q")
 _WRITTEN, _WANTED, _PACE, _OPENED = range(4)
 SLOW, FLOOD = 0, 1
