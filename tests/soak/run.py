@@ -235,7 +235,7 @@ class Soak:
         return well
 
     def _quiet(self, name: str, due: int) -> list[int]:
-        """Give how often the items of a log have fired, once all have as often as is due, and all is quiet."""
+        """Give how often the items of a log have fired, once all have as often as is due and it is quiet."""
         wanted = [due + more for more in self._run_again[name]]
         end, before = time.monotonic() + SETTLE_S, [-1]
         while time.monotonic() < end:
