@@ -15,10 +15,12 @@ from dataclasses import dataclass
 
 from lognot import messages as m
 from lognot import watch
-from lognot.ledger import MAX_OFFSET, Ledger, Position
+from lognot.ledger import JOURNAL_RECORDS, MAX_OFFSET, Ledger, Position
 from lognot.messages import Notice
 from lognot.notes import Notes
 from lognot.tail import Reading, Tail, size_of
+
+MAX_UNCOMMITTED = JOURNAL_RECORDS // 4  # records
 
 
 @dataclass(slots=True)
@@ -344,8 +346,11 @@ class Files:
     # Committing.
 
     def commit(self) -> None:
-        """Write down how far the files were read, unless an action that came of it would die with us."""
-        if not self._uncommitted or not self._settled():
+        """Write down how far the files were read, unless an action that came of it would die with us.
+
+        It may when an executor stands still and too much is not written down: that would cost others counts.
+        """
+        if not self._uncommitted or not (self._settled() or self._ledger.uncommitted > MAX_UNCOMMITTED):
             return
         streams = [self._streams[stream_id] for stream_id in self._uncommitted]
         # All of them at once: the records of counted matches that go with it may come from any.

@@ -270,6 +270,11 @@ class Ledger:
         self._memory[_JOURNAL_AT : _JOURNAL_AT + len(rest)] = rest
         self._head = head
 
+    @property
+    def uncommitted(self) -> int:
+        """How many records do not count yet. Those that are committed age out before them."""
+        return self._head - self._words[_HEAD]
+
     def settle(self) -> None:
         """Make the records so far count by themselves: for those that no line brought."""
         self._words[_HEAD] = self._head

@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lognot import ledger as module
-from lognot.files import Files
+from lognot.files import MAX_UNCOMMITTED, Files
 from lognot.ledger import (
     FATAL_DEATHS,
     JOURNAL_RECORDS,
@@ -518,4 +518,24 @@ def test_a_position_that_makes_no_sense_is_the_end_of_the_file(supervisors: Ledg
     [(_, reading)] = files.readings()
     assert [block.lines for block in reading.blocks] == [b"unfinished line\n"]
     assert said == [(Notice.POSITION_LOST, 1)]
+    files.configure(set(), 1024)
+
+
+def test_when_an_executor_stands_still_some_matches_are_not_committed_but_not_too_many(
+    supervisors: Ledger,
+) -> None:
+    ledger = new_monitor(supervisors)
+    notes: Any = SimpleNamespace(say=lambda *words: None)
+    files = Files(ledger, notes, lambda message: None, lambda: False, lambda: None)
+    files.configure({1}, 1024)
+    fd = os.memfd_create("log")
+    files.opened(LogOpened(1, 1, 0, 1, Start.BEGIN, 0, 0), fd)
+    for number, matches in enumerate((MAX_UNCOMMITTED, 1), 1):
+        os.pwrite(fd, b"line\n", 5 * number - 5)
+        files.read_all()
+        for _ in files.readings():
+            ledger.count(1, 1, Counted.MATCH, (None,) * matches)
+        committed = number == 2
+        assert ledger.uncommitted == (0 if committed else MAX_UNCOMMITTED)
+        assert supervisors.position(0).offset == (10 if committed else 0)
     files.configure(set(), 1024)
