@@ -129,7 +129,13 @@ def test_a_reader_of_standard_output_that_stands_still(custom: Make, log: Path, 
     wait_last_action(lognot)
     lognot.stop_only()
     data += lognot.process.stdout.read()
-    assert_messages_are_counted(texts(bytes(data)), lines + 10)
+    # On standard error, which is the same pipe: when there happens to be room again just then.
+    own = [
+        line
+        for line in bytes(data).splitlines(keepends=True)
+        if not line.startswith(b"lognot: cannot write ")
+    ]
+    assert_messages_are_counted(texts(b"".join(own)), lines + 10)
     ran = sorted(map(int, lines_of(tmp_path / "out")))
     assert ran == list(range(lines + 10))
     accounts.numbered("full pipe on standard output, actions run", ran, lines + 10, times=1)
