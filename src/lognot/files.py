@@ -345,6 +345,11 @@ class Files:
 
     # Committing.
 
+    @property
+    def uncommitted(self) -> bool:
+        """There is something that was read and is not written down."""
+        return bool(self._uncommitted)
+
     def commit(self) -> None:
         """Write down how far the files were read, unless an action that came of it would die with us.
 

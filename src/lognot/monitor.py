@@ -20,7 +20,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 from lognot import messages as m
-from lognot.channel import Channel
+from lognot.channel import Channel, ChannelClosed
 from lognot.dispatch import Dispatcher
 from lognot.errors import NO_DESCRIPTOR_STATUS, LognotError, NoDescriptorError
 from lognot.files import Files, Stream
@@ -31,7 +31,7 @@ from lognot.loop import Loop
 from lognot.messages import Kind, Notice
 from lognot.notes import Notes
 from lognot.pattern import SHORT_LINE_BYTES, choose_engine, has_jit, jit_uses_files, load_engines
-from lognot.privileges import JIT_FILE_BYTES, lock_down
+from lognot.privileges import JIT_FILE_BYTES, end_with_parent, lock_down
 from lognot.rule import Rule
 from lognot.sandbox import Sandbox
 from lognot.scan import Failure, Hit, LeftOut, Overspent, Scanner
@@ -52,6 +52,7 @@ SEARCH_LIMIT_S_PER_BYTE = 1e-8
 # For a short line that is only guarded since the last monitor died in its block: PCRE's own limits do.
 CAREFUL_LIMIT_S = 1.0
 STOP_S = 2.0  # what was written before the stop is read, but not for longer
+ORPHAN_S = 2.0  # for handing over what was found when the supervisor ended; executors wait a second for its end
 LAST_WORDS_S = 0.5  # for handing over the actions and messages that came of it
 MANY_HITS = 100  # in a block
 # Less than the supervisor waits before it saves (continuity.SAVE_AFTER_S): so whatever is read after this was
@@ -118,12 +119,13 @@ class Monitor:
         self._suspect = ledger.suspect_block()
         self._searching: tuple[Stream, Block] | None = None
         self._now_ns = time.monotonic_ns()
+        self._holds_on = False
         self._stopping = False
         self._hurried = False
 
     def run(self, without: str = "") -> None:
         """Turn until the supervisor says Stop or is gone; `without` says why it has no sandbox."""
-        self._loop.attach(self._channel, self._on_message, _leave)
+        self._loop.attach(self._channel, self._on_message, self._leave)
         if without:
             self._notes.say(Notice.NO_SANDBOX, 0, text=without.encode("utf-8", "replace"))
         while not self._stopping:
@@ -133,6 +135,7 @@ class Monitor:
             self._read(behind)
             self._judge()
             self._files.commit()
+            self._let_go()
         self._finish()
 
     # What the supervisor says.
@@ -364,6 +367,7 @@ class Monitor:
         key, line = key[:QUOTE_BYTES], action.line[:QUOTE_BYTES]
         self._tell(m.ItemFired(action.item_id, action.kind, action.count, key, line))
         if rule.has_action(action.kind):
+            self._hold_on()
             dispatcher.run(action)
 
     @contextmanager
@@ -429,6 +433,32 @@ class Monitor:
         """Every action that came of the lines so far outlives us."""
         return all(dispatcher.settled for dispatcher in self._dispatchers.values())
 
+    def _hold_on(self) -> None:
+        """Not to be ended with the supervisor for now: an action is handed over, and its line not committed.
+
+        The next service would run it again.
+        """
+        if not self._holds_on:
+            end_with_parent(at_once=False)
+            self._holds_on = True
+
+    def _let_go(self) -> None:
+        if self._holds_on and not self._files.uncommitted:
+            end_with_parent(at_once=True)
+            self._holds_on = False
+
+    def _leave(self, error: LognotError) -> None:
+        """The supervisor is gone, or is none of ours, or what it sent did not fit: end at once.
+
+        But where it is gone, what was found is handed over to the executors, which go on for a while.
+        """
+        if isinstance(error, ChannelClosed):
+            deadline = time.monotonic() + ORPHAN_S
+            while self._files.uncommitted and time.monotonic() < deadline:
+                self._loop.turn(deadline_ns=time.monotonic_ns() + 10**8)
+                self._files.commit()
+        os._exit(NO_DESCRIPTOR_STATUS if isinstance(error, NoDescriptorError) else 1)
+
     def _finish(self) -> None:
         """Read what was written before the stop, and say what can not be done about it any more."""
         deadline = time.monotonic() + STOP_S
@@ -447,11 +477,6 @@ class Monitor:
         self._notes.flush()
         while self._channel.pending_bytes and time.monotonic() < deadline:
             self._loop.turn(deadline_ns=time.monotonic_ns() + 10**8)
-
-
-def _leave(error: LognotError) -> None:
-    """The supervisor is gone, or is none of ours, or what it sent did not fit: end at once."""
-    os._exit(NO_DESCRIPTOR_STATUS if isinstance(error, NoDescriptorError) else 1)
 
 
 def _position(generation: int, number: int) -> int:

@@ -17,7 +17,7 @@ from lognot.errors import PrivilegeError
 from lognot.users import Account
 
 # linux/prctl.h, linux/capability.h
-_PR_SET_PDEATHSIG = 1
+PR_SET_PDEATHSIG = 1
 _PR_GET_DUMPABLE = 3
 _PR_SET_DUMPABLE = 4
 _PR_SET_NAME = 15
@@ -161,11 +161,20 @@ def lock_down(account: Account, file_bytes: int = 0) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # to try is an error, and not the end
     # After the change of ids, which would undo it; the supervisor may be gone by then.
-    _prctl(_PR_SET_PDEATHSIG, 9)
+    end_with_parent(at_once=True)
     if os.getppid() != parent:
         raise PrivilegeError("the supervisor ended meanwhile")
     if _prctl(_PR_GET_NO_NEW_PRIVS) != 1 or _prctl(_PR_GET_DUMPABLE) != 0:
         raise PrivilegeError("no_new_privs or non-dumpable did not take")
+
+
+def end_with_parent(*, at_once: bool) -> None:
+    """Choose whether SIGKILL comes when the parent ends, or only the end of its connection tells us.
+
+    Raises:
+        OSError: the kernel refuses (PR_SET_PDEATHSIG(2const)).
+    """
+    _prctl(PR_SET_PDEATHSIG, signal.SIGKILL if at_once else 0)
 
 
 def forbid_tracing() -> None:

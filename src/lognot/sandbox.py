@@ -18,6 +18,8 @@ from fcntl import F_DUPFD_CLOEXEC, F_GETFD, F_GETFL, F_SETFD, F_SETFL
 from mmap import MAP_SHARED, PROT_EXEC
 from typing import Any
 
+from lognot.privileges import PR_SET_PDEATHSIG
+
 HOW_TO_HAVE_IT = "expected the package python3-seccomp (Debian) or python3-libseccomp (Fedora)"
 
 _CALLS = (
@@ -105,6 +107,8 @@ def _make_filter(seccomp: Any, fionbio: int, *, jit_files: bool) -> Any:
     # abort(3), which is how the interpreter and the C library end when they find their memory broken.
     allow("tgkill", has(0, os.getpid()), has(2, signal.SIGABRT))
     allow("prctl", has(0, _PR_SET_VMA))
+    for number in (0, signal.SIGKILL):
+        allow("prctl", has(0, PR_SET_PDEATHSIG), has(1, number))
     # No file is mapped as code; PCRE writes what it compiles into memory that is no file's. Where there
     # is mmap2(2), the arguments of mmap(2) are in memory, which no filter can look into.
     mmap = "mmap2" if seccomp.resolve_syscall(here, "mmap2") >= 0 else "mmap"

@@ -17,8 +17,9 @@ import pytest
 
 from integration import accounts
 from integration.harness import Service, append, lines_of, wait_for
-from integration.processes import ids
+from integration.processes import ids, wait_gone
 from integration.writer import REGEX, Writer, counting_items, held, wait_has_open
+from lognot.service import LEAVE_S
 
 Make = Callable[..., Service]
 
@@ -160,6 +161,32 @@ def test_killed_at_any_moment(service: Make, tmp_path: Path, environment: dict[s
     accounts.fault(
         "kill -9 and restart of the service, with rotations", times=ends, written=lines, seen=lines
     )
+
+
+def test_killed_while_actions_are_handed_over(
+    service: Make, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    """The monitor sees that through, and writes down how far it came: none is run again, none is lost."""
+    lines = 1000  # more than an executor's socket takes
+    log, out = tmp_path / "log", tmp_path / "out"
+    log.touch()
+    config = "[general]\nathread_count = 8\n" + noting(log, out)
+    lognot = service(config, environment=environment).start()
+    monitor, executor = lognot.role("monitor"), lognot.role("executor")
+    with held(executor):
+        write(log, 0, lines)
+        lognot.wait_log(r"\[ITEM\] fired", lines)
+        assert lognot.process is not None
+        lognot.process.kill()
+        lognot.process.wait()
+    wait_gone(monitor)
+    again(lognot)
+    write(log, lines, lines + 20)
+    wait_for(lambda: len(lines_of(out)) >= lines + 20, "all actions")
+    wait_gone(executor, deadline_s=LEAVE_S)
+    assert lognot.stop() == 0
+    assert sorted(numbers(out)) == list(range(lines + 20))
+    accounts.numbered("kill -9 while actions are handed over", numbers(out), lines + 20, times=1)
 
 
 def test_counts_and_windows_go_on(service: Make, tmp_path: Path, environment: dict[str, str]) -> None:

@@ -27,7 +27,7 @@ from lognot.children import how_it_ended
 from lognot.errors import MatchLimitError
 from lognot.monitor import shut_in
 from lognot.pattern import compile_pattern, jit_uses_files
-from lognot.privileges import JIT_FILE_BYTES
+from lognot.privileges import JIT_FILE_BYTES, PR_SET_PDEATHSIG
 from lognot.tail import Tail, size_of
 from lognot.users import Account, current_account, monitor_account
 
@@ -197,6 +197,7 @@ SOME_ARGUMENTS: dict[str, tuple[str, tuple[object, ...]]] = {
     "a terminal's settings": ("ioctl", (0, termios.TCGETS, bytes(256))),
     "a lease": ("fcntl", (0, F_SETLEASE, 0)),
     "signals to others": ("fcntl", (0, F_SETOWN, 1)),
+    "another signal at the supervisor's end": ("prctl", (PR_SET_PDEATHSIG, signal.SIGCHLD)),
     "another signal to itself": ("tgkill", (0, 0, signal.SIGTERM)),  # 0: not the pid that the filter knows
     "a file that becomes code": ("mmap", (0, 4096, READ | EXEC, mmap.MAP_PRIVATE, 0, 0)),
     "writing to what it holds": ("write", (0, b"x", 0)),
