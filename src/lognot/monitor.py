@@ -52,8 +52,8 @@ SEARCH_LIMIT_S_PER_BYTE = 1e-8
 # For a short line that is only guarded since the last monitor died in its block: PCRE's own limits do.
 CAREFUL_LIMIT_S = 1.0
 STOP_S = 2.0  # what was written before the stop is read, but not for longer
-ORPHAN_S = 2.0  # for handing over what was found when the supervisor ended; executors wait a second for its end
 LAST_WORDS_S = 0.5  # for handing over the actions and messages that came of it
+ORPHAN_S = 2.0  # the same once the supervisor has ended, which executors wait a second for
 MANY_HITS = 100  # in a block
 # Less than the supervisor waits before it saves (continuity.SAVE_AFTER_S): so whatever is read after this was
 # said is saved, or comes after the next time.
