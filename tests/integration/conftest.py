@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from integration.harness import Service
 from integration.launching import LauncherService
 
+MEMORY = Path("/dev/shm")
 ENGINES = ["pcre2"] + (["pcre"] if importlib.util.find_spec("pcre") else [])
 
 
@@ -29,6 +31,22 @@ def service(tmp_path: Path) -> Iterator[Callable[..., Service]]:
     for one in made:
         one.end()
         print("\n".join(["Own log, its end:", *one.log.splitlines()[-200:]]))  # shown of a test that failed
+
+
+@pytest.fixture
+def open_dir() -> Iterator[Path]:
+    """A directory that every user may write to; tmp_path lies where only its owner may go."""
+    with tempfile.TemporaryDirectory(prefix="lognot-test-") as name:
+        directory = Path(name)
+        directory.chmod(0o777)
+        yield directory
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """What a service manager says of directories for `resume`: one on disk, one in memory."""
+    with tempfile.TemporaryDirectory(dir=MEMORY, ignore_cleanup_errors=True) as runtime:
+        yield {"STATE_DIRECTORY": str(tmp_path / "state"), "RUNTIME_DIRECTORY": runtime}
 
 
 @pytest.fixture

@@ -62,7 +62,8 @@ class Service:
         self.config_path.write_text(config.replace("@", str(self.directory)) if "@/" in config else config)
 
     def start(self, *, ready: bool = True) -> Service:
-        """Start, and wait until it is ready."""
+        """Start, also once more after an end, and wait until it is ready."""
+        self.notifications.clear()
         self.process = subprocess.Popen(
             [
                 PYTHON,

@@ -9,7 +9,6 @@ import pwd
 import re
 import signal
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,15 +29,6 @@ def log(tmp_path: Path) -> Path:
     path = tmp_path / "log"
     path.touch()
     return path
-
-
-@pytest.fixture
-def open_dir() -> Iterator[Path]:
-    """A directory that every user may write to; tmp_path lies where only its owner may go."""
-    with tempfile.TemporaryDirectory(prefix="lognot-test-") as name:
-        directory = Path(name)
-        directory.chmod(0o777)
-        yield directory
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import random
 import shutil
 import signal
 import subprocess
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -22,16 +21,6 @@ from integration.writer import REGEX, Writer, counting_items, held, wait_has_ope
 from lognot.service import LEAVE_S
 
 Make = Callable[..., Service]
-
-MEMORY = Path("/dev/shm")
-
-
-@pytest.fixture
-def environment(tmp_path: Path) -> Iterator[dict[str, str]]:
-    """What a service manager says of directories: one on disk, one in memory."""
-    runtime = Path(tempfile.mkdtemp(dir=MEMORY))
-    yield {"STATE_DIRECTORY": str(tmp_path / "state"), "RUNTIME_DIRECTORY": str(runtime)}
-    shutil.rmtree(runtime)
 
 
 def reboot(environment: dict[str, str]) -> None:
@@ -48,12 +37,6 @@ def kill(lognot: Service) -> None:
     lognot.process.wait()
     for pid in children:
         wait_for(lambda pid=pid: not Path(f"/proc/{pid}").exists(), f"the end of {pid}")  # type: ignore[misc]
-
-
-def again(lognot: Service) -> None:
-    """Start it once more."""
-    lognot.notifications.clear()
-    lognot.start()
 
 
 def stop(lognot: Service) -> None:
@@ -88,7 +71,7 @@ def test_goes_on_where_it_ended(service: Make, tmp_path: Path, environment: dict
     if how == "reboot":
         reboot(environment)
     write(log, 10, 20)
-    again(lognot)
+    lognot.start()
     lognot.wait_log(r"going on with log")
     write(log, 20, 25)
     wait_for(lambda: len(numbers(out)) >= 20, "the lines since")
@@ -120,7 +103,7 @@ def test_a_log_that_was_rotated_meanwhile(
             source = tmp_path / (f"log.{number}" if number else "log")
             source.rename(tmp_path / f"log.{number + 1}")
         write(log, 20 + 10 * rotation, 30 + 10 * rotation)
-    again(lognot)
+    lognot.start()
     wait_for(lambda: len(numbers(out)) >= 50, "all lines")
     write(log, 50, 60)
     wait_for(lambda: len(numbers(out)) >= 60, "the new lines")
@@ -152,7 +135,7 @@ def test_killed_at_any_moment(service: Make, tmp_path: Path, environment: dict[s
                 writer.reopen(after=30)
             else:
                 kill(lognot) if step == "kill" else stop(lognot)
-                again(lognot)
+                lognot.start()
         writer.finish()
     lognot.wait_log(r"\[ALL\] fired")
     assert lognot.stop() == 0
@@ -180,7 +163,7 @@ def test_killed_while_actions_are_handed_over(
         lognot.process.kill()
         lognot.process.wait()
     wait_gone(monitor)
-    again(lognot)
+    lognot.start()
     write(log, lines, lines + 20)
     wait_for(lambda: len(lines_of(out)) >= lines + 20, "all actions")
     wait_gone(executor, deadline_s=LEAVE_S)
@@ -199,14 +182,14 @@ def test_counts_and_windows_go_on(service: Make, tmp_path: Path, environment: di
     append(log, "error\n" * 3)
     lognot.wait_log(r"\[SEEN\] says", 3)
     stop(lognot)
-    again(lognot)
+    lognot.start()
     append(log, "error\n" * 3)
     lognot.wait_log(r"\[KEPT\] says: 6")
     lognot.wait_log(r"\[SEEN\] says", 6)
     assert "[FRESH] fired" not in lognot.log
     stop(lognot)
     reboot(environment)  # a count does not outlive that
-    again(lognot)
+    lognot.start()
     append(log, "error\n" * 6)
     lognot.wait_log(r"\[KEPT\] says: 6", 2)
     assert lognot.stop() == 0
@@ -224,7 +207,7 @@ def test_a_lower_bound_begins_anew(service: Make, tmp_path: Path, environment: d
     lognot.wait_log(r"\[ITEM\] says: quiet")
     stop(lognot)
     told = lognot.log.count("says: quiet")
-    again(lognot)
+    lognot.start()
     assert lognot.log.count("says: quiet") == told  # ready, and no deadline of the last service came up
     lognot.wait_log(r"\[ITEM\] says: quiet", told + 1)
     assert lognot.stop() == 0
@@ -248,7 +231,7 @@ def test_a_file_that_was_emptied_or_replaced_meanwhile(
     write(emptied, 100, 150)
     replaced.unlink()
     write(replaced, 100, 150)  # mostly with the inode of the old one
-    again(lognot)
+    lognot.start()
     for name in ("e.out", "r.out"):
         wait_for(lambda name=name: len(numbers(tmp_path / name)) >= 60, name)  # type: ignore[misc]
     assert lognot.stop() == 0
@@ -269,7 +252,7 @@ def test_the_rotated_file_is_gone(service: Make, tmp_path: Path, environment: di
     (tmp_path / "log.1").unlink()
     (tmp_path / "log.1").mkdir()  # so that no new file gets its inode
     write(log, 2, 3)
-    again(lognot)
+    lognot.start()
     wait_for(lambda: numbers(out) == [0, 2], "the new file")
     lognot.wait_log("error: log '.*/log' was rotated while lognot did not run, .* is gone")
     assert lognot.stop() == 0
@@ -283,7 +266,7 @@ def test_an_unfinished_line(service: Make, tmp_path: Path, environment: dict[str
     wait_for(lambda: numbers(out) == [0], "the first line")
     stop(lognot)
     append(log, "0001\n")
-    again(lognot)
+    lognot.start()
     wait_for(lambda: numbers(out) == [0, 1], "the other line")
     assert lognot.stop() == 0
     assert numbers(out) == [0, 1]
@@ -315,7 +298,7 @@ def test_a_damaged_state_file(
     assert isinstance(damage, bytes)
     state.write_bytes(damage)
     write(log, 1, 2)
-    again(lognot)
+    lognot.start()
     lognot.wait_log("error: the state file '.*' cannot be used and is set aside as state.json.damaged: ")
     write(log, 2, 3)
     expected = [0, 1, 2] if memory else [0, 2]
@@ -348,7 +331,7 @@ def test_a_full_disk(service: Make, tmp_path: Path, environment: dict[str, str])
         assert lognot.log.count("cannot be written") == 1
         stop(lognot)
         write(log, 20, 30)
-        again(lognot)
+        lognot.start()
         wait_for(lambda: len(numbers(out)) == 30, "the lines since")
         assert lognot.stop() == 0
     assert numbers(out) == list(range(30))
@@ -409,7 +392,7 @@ def test_a_reload_turns_it_on(service: Make, tmp_path: Path, environment: dict[s
     lognot.reload(noting(log, out))
     stop(lognot)
     write(log, 1, 2)
-    again(lognot)
+    lognot.start()
     wait_for(lambda: numbers(out) == [0, 1], "the other line")
     assert lognot.stop() == 0
 
@@ -426,7 +409,7 @@ def test_a_log_that_is_missing_at_the_start(
     stop(lognot)
     write(log, 1, 2)
     log.rename(tmp_path / "log-20261123")
-    again(lognot)
+    lognot.start()
     wait_for(lambda: numbers(out) == [0, 1], "the rotated file")
     write(log, 2, 3)
     wait_for(lambda: numbers(out) == [0, 1, 2], "the new file")
@@ -459,7 +442,7 @@ def test_a_stop_while_an_executor_stands_still(
     assert lognot.process is not None
     assert lognot.process.wait(20) == 0
     lognot.wait_log(r"error: \[FLOOD\] \d+ actions were dropped, since lognot stops")
-    again(lognot)
+    lognot.start()
     write(log, 40, 60)
     wait_for(lambda: "000059" in lines_of(out), "the last action")
     assert lognot.stop() == 0

@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from integration.faults.numbered import MemoryGroup
-
-
-@pytest.fixture
-def open_dir() -> Iterator[Path]:
-    """A directory that every user may write to; tmp_path lies where only its owner may go."""
-    with tempfile.TemporaryDirectory(prefix="lognot-test-") as name:
-        directory = Path(name)
-        directory.chmod(0o777)
-        yield directory
 
 
 @pytest.fixture

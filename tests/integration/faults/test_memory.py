@@ -20,12 +20,14 @@ from integration.faults.numbered import (
     wait_noted,
 )
 from integration.harness import Service, append, wait_for
+from integration.launching import LauncherService
 from integration.processes import wait_gone
 from integration.writer import counting_items, held
 
 Make = Callable[..., Service]
 LONG = b"x" * 900_000 + b"\n"  # has to be in memory as one piece; max_line is 1 MiB
 LONG_LINES = 12  # more than there is room for in the control group
+COMMENTS = "; a long comment\n" * 500_000  # so much has to be in memory to read a config that ends in it
 SPARE_BYTES = 256 * 1024  # what a role that does nothing may still take
 
 
@@ -82,6 +84,58 @@ def test_the_kernel_ends_roles_for_want_of_memory(
     assert_exact(lognot, out, lines, "out of memory, ended by the kernel", times=len(roles))
 
 
+@pytest.mark.root
+def test_the_kernel_ends_the_supervisor_for_want_of_memory(
+    memory_group: MemoryGroup, service: Make, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    """The next one goes on where it was: with what had begun, and with what was written in between."""
+    ends, block = 3, 60
+    log, out = tmp_path / "log", tmp_path / "out"
+    log.touch()
+    config = counted_and_noted(log, out, ends * block).replace("[general]\n", "[general]\nresume = yes\n")
+    lognot = service(config, environment=environment).start()
+    for number in range(ends):
+        append(log, numbered_lines(number * block, block // 2))
+        lognot.write_config(config + COMMENTS)
+        memory_group.add(lognot.pid)
+        lognot.signal(signal.SIGUSR1)
+        assert lognot.process is not None
+        assert lognot.process.wait(20) == -signal.SIGKILL
+        append(log, numbered_lines(number * block + block // 2, block // 2))
+        lognot.write_config(config)
+        lognot.start()
+        wait_noted(out, (number + 1) * block)
+    assert memory_group.kills == ends
+    assert_exact(lognot, out, ends * block, "out of memory, the supervisor ended by the kernel", times=ends)
+
+
+@pytest.mark.root
+def test_the_kernel_ends_the_launcher_for_want_of_memory(
+    memory_group: MemoryGroup, service: Make, launcher: LauncherService, tmp_path: Path
+) -> None:
+    """It meets its limit where it reads the config that a supervisor wants used."""
+    ends, block = 3, 60
+    log, out = tmp_path / "log", tmp_path / "out"
+    log.touch()
+    config = counted_and_noted(log, out, ends * block)
+    lognot = service(config, "--exec-socket", str(launcher.path))
+    launcher.start()
+    lognot.start()
+    for number in range(ends):
+        append(log, numbered_lines(number * block, block // 2))
+        wait_noted(out, number * block + 1)
+        lognot.write_config(config.replace("athread_count = 2", f"athread_count = {number + 3}") + COMMENTS)
+        memory_group.add(launcher.pid)
+        lognot.signal(signal.SIGUSR1)
+        assert launcher.process is not None
+        assert launcher.process.wait(20) == -signal.SIGKILL
+        append(log, numbered_lines(number * block + block // 2, block // 2))
+        launcher.start()
+        wait_noted(out, (number + 1) * block)
+    assert memory_group.kills == ends
+    assert_exact(lognot, out, ends * block, "out of memory, the launcher ended by the kernel", times=ends)
+
+
 def test_roles_without_address_space(service: Make, tmp_path: Path) -> None:
     """Where malloc(3) fails, each says so and is started again; an executor may also wait."""
     rounds, block = 2, 60
@@ -120,7 +174,7 @@ def test_a_supervisor_without_address_space(service: Make, tmp_path: Path) -> No
     roles = list(lognot.children())
     append(log, numbered_lines(0, lines))
     lognot.wait_log(r"\[NOTE\] fired", lines)
-    lognot.write_config(config + "; a long comment\n" * 500_000)
+    lognot.write_config(config + COMMENTS)
     assert lognot.process is not None
     with limited(lognot.pid, "as", memory_bytes(lognot.pid, "VmSize") + SPARE_BYTES):
         lognot.signal(signal.SIGUSR1)

@@ -119,7 +119,6 @@ def again_and_again(one: Place) -> None:
         assert one.lognot.process is not None
         one.lognot.process.kill()
         one.lognot.process.wait()
-        one.lognot.notifications.clear()
         one.lognot.start()
         wait_noted(out, (number + 1) * block)
         wait_gone(executor)
