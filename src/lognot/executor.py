@@ -433,8 +433,10 @@ class Executor:
             action.unprinted += len(action.line) + len(data) - data.count(b"\n")
             action.line = b""
             return True
+        if not action.line and not data.strip(b"\n"):  # empty lines are not told, and there may be millions
+            return True
         *lines, action.line = (action.line + data).replace(b"\r\n", b"\n").split(b"\n")
-        for line in filter(None, lines):  # empty ones are not told, and there may be thousands
+        for line in filter(None, lines):
             self._print(action, line)
         if len(action.line) > MAX_QUOTE_BYTES:
             self._print(action, action.line)

@@ -34,6 +34,15 @@ def service(tmp_path: Path) -> Iterator[Callable[..., Service]]:
 
 
 @pytest.fixture
+def lone_log(tmp_path: Path) -> Path:
+    """An empty log in a directory of its own, where nothing else is but what it was rotated to."""
+    log = tmp_path / "logs" / "log"
+    log.parent.mkdir()
+    log.touch()
+    return log
+
+
+@pytest.fixture
 def open_dir() -> Iterator[Path]:
     """A directory that every user may write to; tmp_path lies where only its owner may go."""
     with tempfile.TemporaryDirectory(prefix="lognot-test-") as name:

@@ -36,6 +36,8 @@ class Service:
     Its own log is `self.log`, and its service manager is this object (`self.notifications`).
     """
 
+    source: Path | str = SOURCE  # what it is imported from
+
     def __init__(
         self, directory: Path, config: str, *arguments: str, environment: dict[str, str] | None = None
     ) -> None:
@@ -49,34 +51,24 @@ class Service:
         self._notify.setblocking(False)
         self.notifications: list[str] = []
         self._arguments = arguments
-        self._environment = {
-            **os.environ,
-            "PYTHONPATH": str(SOURCE),
-            "NOTIFY_SOCKET": str(notify_path),
-            **(environment or {}),
-        }
+        self._environment = {"NOTIFY_SOCKET": str(notify_path), **(environment or {})}
         self.process: subprocess.Popen[bytes] | None = None
 
     def write_config(self, config: str) -> None:
         """Replace the config file; @ stands for the directory."""
         self.config_path.write_text(config.replace("@", str(self.directory)) if "@/" in config else config)
 
+    def command(self) -> list[str]:
+        """What is started."""
+        lognot = [PYTHON, "-m", "lognot", "-c", str(self.config_path)]
+        return [*lognot, "-l", str(self.own_log), "-v", *self._arguments]
+
     def start(self, *, ready: bool = True) -> Service:
         """Start, also once more after an end, and wait until it is ready."""
         self.notifications.clear()
         self.process = subprocess.Popen(
-            [
-                PYTHON,
-                "-m",
-                "lognot",
-                "-c",
-                str(self.config_path),
-                "-l",
-                str(self.own_log),
-                "-v",
-                *self._arguments,
-            ],
-            env=self._environment,
+            self.command(),
+            env={**os.environ, "PYTHONPATH": str(self.source), **self._environment},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -78,22 +78,11 @@ class Custom(Service):
 
     prefix: Sequence[str] = ()
     own_log_file = True
-    source = SOURCE
 
-    def start(self, *, ready: bool = True) -> Service:
+    def command(self) -> list[str]:
         log = ["-l", str(self.own_log)] if self.own_log_file else []
-        command = [PYTHON, "-m", "lognot", "-c", str(self.config_path), *log, "-v", *self._arguments]
-        self.process = subprocess.Popen(
-            [*self.prefix, *command],
-            env={**self._environment, "PYTHONPATH": str(self.source)},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            cwd="/",
-        )
-        if ready:
-            self.wait_notification("READY=1")
-        return self
+        lognot = [PYTHON, "-m", "lognot", "-c", str(self.config_path)]
+        return [*self.prefix, *lognot, *log, "-v", *self._arguments]
 
     def stop_only(self) -> None:
         """Stop, as `stop` does, but leave what it printed to `output`."""

@@ -7,7 +7,6 @@ import re
 import shutil
 import signal
 import struct
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -40,26 +39,16 @@ class Hostile(Service):
     """A service whose monitor or executor is taken over; strace watches what the supervisor opens."""
 
     taken_over = ""
+    source = f"{SOURCE}:{Path(__file__).parent.parent}"
 
-    def start(self, *, ready: bool = True) -> Service:
+    def command(self) -> list[str]:
         self._counters = self.directory / "counters"
         self._counters.write_bytes(bytes(COUNTERS.size))
         self.trace = self.directory / "trace"
-        program = Path(__file__).with_name("hostile.py")
-        command = [PYTHON, str(program), str(self._counters), self.taken_over, str(self.config_path)]
         # -D: the supervisor is our child, and strace is not; no -f: the children are not watched.
         tracer = ["strace", "-D", "-q", "-o", str(self.trace), "-e", "trace=open,openat,openat2,execve"]
-        self.process = subprocess.Popen(
-            [*tracer, *command, str(self.own_log)],
-            env={**self._environment, "PYTHONPATH": f"{SOURCE}:{program.parent.parent}"},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            cwd="/",
-        )
-        if ready:
-            self.wait_notification("READY=1")
-        return self
+        program = [PYTHON, str(Path(__file__).with_name("hostile.py")), str(self._counters), self.taken_over]
+        return [*tracer, *program, str(self.config_path), str(self.own_log)]
 
     def counter(self, index: int) -> int:
         (value,) = struct.unpack_from("Q", self._counters.read_bytes(), 8 * index)

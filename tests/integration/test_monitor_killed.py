@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import re
 import signal
 from collections.abc import Callable
@@ -13,6 +12,7 @@ import pytest
 
 from integration import accounts
 from integration.harness import PYTHON, Service, append, lines_of, wait_for
+from integration.moments import Moments
 from integration.processes import Custom
 from integration.writer import REGEX, Writer, assert_each_line_once, counting_items, wait_has_open
 
@@ -31,20 +31,15 @@ def wait_count(out: Path, count: int) -> None:
     wait_for(lambda: len(lines_of(out)) >= count, f"{count} lines in {out}")
 
 
-def test_no_line_is_lost_or_seen_twice(service: Make, tmp_path: Path) -> None:
+def test_no_line_is_lost_or_seen_twice(service: Make, lone_log: Path) -> None:
     """Rotations go on meanwhile. Their moments and those of the kills are drawn anew each time."""
     lines, rotations, kills = 4000, 8, 8
-    log = tmp_path / "logs" / "log"
-    log.parent.mkdir()
-    log.touch()
-    seed = random.randrange(2**32)
-    print(f"seed {seed}")
-    moments = random.Random(seed)
+    moments = Moments()
     steps = ["rotate"] * rotations + ["kill"] * kills
     moments.shuffle(steps)
-    lognot = service(counting_items(str(log), lines)).start()
+    lognot = service(counting_items(str(lone_log), lines)).start()
     killed = 0
-    with Writer(log, lines, 0.0003, allowed=0) as writer:
+    with Writer(lone_log, lines, 0.0003, allowed=0) as writer:
         for number, step in enumerate(steps):
             writer.round(number, len(steps))
             writer.wait_written(writer.written + moments.randrange(60))
@@ -52,10 +47,10 @@ def test_no_line_is_lost_or_seen_twice(service: Make, tmp_path: Path) -> None:
                 kill_monitor(lognot)
                 killed += 1
                 if killed % 3 == 0:  # one that dies five times before it was ready is not started again
-                    wait_has_open(lognot.role("monitor"), log)
+                    wait_has_open(lognot.role("monitor"), lone_log)
             else:
-                wait_has_open(lognot.pid, log)
-                log.rename(log.with_name(f"log.{number}"))
+                wait_has_open(lognot.pid, lone_log)
+                lone_log.rename(lone_log.with_name(f"log.{number}"))
                 writer.reopen(after=30)
         writer.finish()
     assert_each_line_once(lognot)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import random
 import shutil
 import signal
 import subprocess
@@ -16,6 +15,7 @@ import pytest
 
 from integration import accounts
 from integration.harness import Service, append, lines_of, wait_for
+from integration.moments import Moments
 from integration.processes import ids, wait_gone
 from integration.writer import REGEX, Writer, counting_items, held, wait_has_open
 from lognot.service import LEAVE_S
@@ -112,26 +112,21 @@ def test_a_log_that_was_rotated_meanwhile(
     accounts.numbered(f"rotated 3 times while it did not run ({how})", numbers(out), 60, times=3)
 
 
-def test_killed_at_any_moment(service: Make, tmp_path: Path, environment: dict[str, str]) -> None:
+def test_killed_at_any_moment(service: Make, lone_log: Path, environment: dict[str, str]) -> None:
     """Counts go on too: [ALL] fires at exactly the last line, [TWICE] at none."""
     lines, rotations, ends = 4000, 6, 8
-    log = tmp_path / "logs" / "log"
-    log.parent.mkdir()
-    log.touch()
-    seed = random.randrange(2**32)
-    print(f"seed {seed}")
-    moments = random.Random(seed)
+    moments = Moments()
     steps = ["rotate"] * rotations + ["kill"] * (ends - 2) + ["stop"] * 2
     moments.shuffle(steps)
-    config = "[general]\nresume = yes\n" + counting_items(str(log), lines)
+    config = "[general]\nresume = yes\n" + counting_items(str(lone_log), lines)
     lognot = service(config, environment=environment).start()
-    with Writer(log, lines, 0.0003, allowed=0) as writer:
+    with Writer(lone_log, lines, 0.0003, allowed=0) as writer:
         for number, step in enumerate(steps):
             writer.round(number, len(steps))
             writer.wait_written(writer.written + moments.randrange(60))
             if step == "rotate":
-                wait_has_open(lognot.pid, log)
-                log.rename(log.with_name(f"log.{number}"))
+                wait_has_open(lognot.pid, lone_log)
+                lone_log.rename(lone_log.with_name(f"log.{number}"))
                 writer.reopen(after=30)
             else:
                 kill(lognot) if step == "kill" else stop(lognot)

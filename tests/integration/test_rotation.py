@@ -176,17 +176,14 @@ def _copytruncate_under_a_writer(
     assert "was truncated" in lognot.log
 
 
-def test_copytruncate(service: Callable[..., Service], tmp_path: Path) -> None:
-    log = tmp_path / "logs" / "log"
-    log.parent.mkdir()
-    log.touch()
-    lognot = service(_echo_each(log)).start()
+def test_copytruncate(service: Callable[..., Service], tmp_path: Path, lone_log: Path) -> None:
+    lognot = service(_echo_each(lone_log)).start()
 
     def copytruncate() -> None:
-        shutil.copyfile(log, tmp_path / "copy")
-        os.truncate(log, 0)
+        shutil.copyfile(lone_log, tmp_path / "copy")
+        os.truncate(lone_log, 0)
 
-    _copytruncate_under_a_writer(lognot, log, tmp_path / "out", 400, 8, copytruncate)
+    _copytruncate_under_a_writer(lognot, lone_log, tmp_path / "out", 400, 8, copytruncate)
 
 
 def test_a_truncation_that_has_grown_past_what_was_read(
@@ -226,77 +223,74 @@ def _logrotate(directory: Path, log: Path, *directives: str) -> None:
     [("create",), ("create", "compress", "delaycompress"), ("nocreate", "delaycompress", "compress")],
     ids="-".join,
 )
-def test_logrotate(service: Callable[..., Service], tmp_path: Path, directives: tuple[str, ...]) -> None:
-    log = tmp_path / "logs" / "log"
-    log.parent.mkdir()
-    log.touch()
-    lognot = service(counting_items(str(log), LINES)).start()
-    with Writer(log, LINES, PAUSE_S, allowed=0) as writer:
+def test_logrotate(
+    service: Callable[..., Service], tmp_path: Path, lone_log: Path, directives: tuple[str, ...]
+) -> None:
+    lognot = service(counting_items(str(lone_log), LINES)).start()
+    with Writer(lone_log, LINES, PAUSE_S, allowed=0) as writer:
         for number in range(ROTATIONS):
             writer.round(number, ROTATIONS)
-            wait_has_open(lognot.pid, log)
-            _logrotate(tmp_path, log, *directives)
+            wait_has_open(lognot.pid, lone_log)
+            _logrotate(tmp_path, lone_log, *directives)
             writer.reopen(after=LATE)
         writer.finish()
-    rotated = sorted(path.suffix for path in log.parent.iterdir() if path != log)
+    rotated = sorted(path.suffix for path in lone_log.parent.iterdir() if path != lone_log)
     assert len(rotated) == ROTATIONS
     assert rotated.count(".gz") == (ROTATIONS - 1 if "compress" in directives else 0)
     assert_each_line_once(lognot)
 
 
 @needs_logrotate
-def test_logrotate_compresses_at_once(service: Callable[..., Service], tmp_path: Path) -> None:
+def test_logrotate_compresses_at_once(
+    service: Callable[..., Service], tmp_path: Path, lone_log: Path
+) -> None:
     """The writer has to be told before that, by the postrotate script, as logrotate(8) says."""
-    log = tmp_path / "logs" / "log"
-    log.parent.mkdir()
-    log.touch()
-    lognot = service(counting_items(str(log), LINES)).start()
-    with Writer(log, LINES, PAUSE_S, allowed=0) as writer:
+    lognot = service(counting_items(str(lone_log), LINES)).start()
+    with Writer(lone_log, LINES, PAUSE_S, allowed=0) as writer:
         for number in range(ROTATIONS):
             writer.round(number, ROTATIONS)
-            wait_has_open(lognot.pid, log)
+            wait_has_open(lognot.pid, lone_log)
             hup = f"kill -HUP {writer.pid}"
-            _logrotate(tmp_path, log, "create", "compress", "postrotate", hup, "endscript")
+            _logrotate(tmp_path, lone_log, "create", "compress", "postrotate", hup, "endscript")
         writer.finish()
-    assert len(list(log.parent.glob("*.gz"))) == ROTATIONS
+    assert len(list(lone_log.parent.glob("*.gz"))) == ROTATIONS
     assert_each_line_once(lognot)
 
 
 @needs_logrotate
-def test_logrotate_copytruncate(service: Callable[..., Service], tmp_path: Path) -> None:
-    log = tmp_path / "logs" / "log"
-    log.parent.mkdir()
-    log.touch()
-    lognot = service(_echo_each(log)).start()
+def test_logrotate_copytruncate(service: Callable[..., Service], tmp_path: Path, lone_log: Path) -> None:
+    lognot = service(_echo_each(lone_log)).start()
     _copytruncate_under_a_writer(
-        lognot, log, tmp_path / "out", 400, 6, lambda: _logrotate(tmp_path, log, "copytruncate", "compress")
+        lognot,
+        lone_log,
+        tmp_path / "out",
+        400,
+        6,
+        lambda: _logrotate(tmp_path, lone_log, "copytruncate", "compress"),
     )
 
 
 # What it costs.
 
 
-def test_descriptors_and_watches_do_not_grow(service: Callable[..., Service], tmp_path: Path) -> None:
-    log = tmp_path / "logs" / "log"
-    log.parent.mkdir()
-    log.touch()
-    lognot = service(counting_items(str(log), 51)).start()
+def test_descriptors_and_watches_do_not_grow(service: Callable[..., Service], lone_log: Path) -> None:
+    lognot = service(counting_items(str(lone_log), 51)).start()
     monitor = lognot.role("monitor")
 
     def files(pid: int) -> int:
         found = [_target(fd) for fd in Path(f"/proc/{pid}/fd").iterdir()]
-        return sum(name.startswith(str(log.parent)) for name in found)
+        return sum(name.startswith(str(lone_log.parent)) for name in found)
 
     def in_use() -> tuple[int, int, int]:
         counts = [len(os.listdir(f"/proc/{pid}/fd")) for pid in (lognot.pid, monitor)]
         return counts[0], counts[1], _watches(lognot.pid)
 
-    append(log, "line 0\n")
+    append(lone_log, "line 0\n")
     before = (0, 0, 0)
     for number in range(1, 51):
-        log.rename(log.with_name(f"log.{number}"))
-        append(log, f"line {number}\n")
-        wait_for(lambda: has_open(monitor, log), "the new file in the monitor")
+        lone_log.rename(lone_log.with_name(f"log.{number}"))
+        append(lone_log, f"line {number}\n")
+        wait_for(lambda: has_open(monitor, lone_log), "the new file in the monitor")
         if number == 1:
             wait_for(lambda: (files(lognot.pid), files(monitor)) == (1, 1), "the first file is let go")
             before = in_use()

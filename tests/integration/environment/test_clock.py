@@ -48,7 +48,7 @@ def test_the_clock_is_set_to_and_fro(custom: Make, tmp_path: Path) -> None:
         f"[SLOW]\npath = {quiet}\nregex = slow\nupbound_action = sleep 60\naction_timeout = 1\n"
         f"[PATIENT]\npath = {quiet}\nregex = slow\nupbound_action = sleep 1.5; echo waited\n"
     )
-    lognot.source = f"{site}:{SOURCE}"  # type: ignore[assignment]
+    lognot.source = f"{site}:{SOURCE}"
     begun = time.monotonic()
     lognot.start()
     append(quiet, "slow\n")

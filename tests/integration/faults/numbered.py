@@ -1,13 +1,11 @@
-"""Actions that note a number each, moments that are drawn, and what limits a process from outside."""
+"""Actions that note a number each, and what limits a process from outside."""
 
 from __future__ import annotations
 
 import os
-import random
 import re
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,19 +16,6 @@ from integration.processes import ids, is_gone
 from integration.writer import REGEX
 
 LATE_S = 60.0  # thousands of actions on a busy machine
-
-
-class Moments(random.Random):
-    """Draws moments; says how to draw the same ones again."""
-
-    def __init__(self) -> None:
-        chosen = int(os.environ.get("LOGNOT_TEST_SEED") or random.randrange(2**32))
-        super().__init__(chosen)
-        print(f"seed {chosen} (LOGNOT_TEST_SEED={chosen} draws the same)")
-
-    def any(self, longest_s: float = 0.02) -> None:
-        """Let a moment pass, so that what is done next is done at any point of what goes on."""
-        time.sleep(self.uniform(0, longest_s))  # it is the moment itself that is wanted
 
 
 def noting_item(log: Path, out: Path, name: str = "NOTE") -> str:

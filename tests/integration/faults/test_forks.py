@@ -13,7 +13,6 @@ import pytest
 
 from integration import accounts
 from integration.faults.numbered import (
-    Moments,
     assert_each_ran_once,
     kill,
     limited,
@@ -23,6 +22,7 @@ from integration.faults.numbered import (
     wait_noted,
 )
 from integration.harness import PYTHON, SOURCE, append, wait_for
+from integration.moments import Moments
 from integration.processes import Custom, wait_gone
 from integration.writer import assert_each_line_once, counting_items
 

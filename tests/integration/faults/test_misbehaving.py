@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,8 +21,7 @@ from integration.harness import Service, append, lines_of, wait_for
 from integration.processes import is_gone
 
 Make = Callable[..., Service]
-# What is printed; LOGNOT_TEST_PRINTED=1073741824 is a gigabyte, which takes a minute.
-PRINTED_BYTES = int(os.environ.get("LOGNOT_TEST_PRINTED", 16 * 1024 * 1024))
+PRINTED_BYTES = 1024**3  # by each action
 GROWTH_BYTES = 8 * 1024 * 1024  # of a process that handles it
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from integration import accounts
 from integration.faults.numbered import (
-    Moments,
     assert_each_ran_once,
     kill,
     noted,
@@ -18,6 +17,7 @@ from integration.faults.numbered import (
 )
 from integration.harness import Service, append, wait_for
 from integration.launching import LauncherService
+from integration.moments import Moments
 from integration.processes import wait_gone
 from integration.writer import Writer, assert_each_line_once, counting_items, held, wait_has_open
 

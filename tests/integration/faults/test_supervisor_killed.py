@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from integration.faults.numbered import (
-    Moments,
     assert_each_ran_once,
     kill,
     noting_item,
@@ -19,6 +18,7 @@ from integration.faults.numbered import (
 )
 from integration.harness import Service, append, lines_of, wait_for
 from integration.launching import LauncherService
+from integration.moments import Moments
 from integration.processes import is_gone, wait_gone
 from lognot.service import LEAVE_S, STOP_GRACE_S
 
