@@ -35,7 +35,7 @@ from lognot.privileges import JIT_FILE_BYTES, end_with_parent, lock_down
 from lognot.rule import Rule
 from lognot.sandbox import Sandbox
 from lognot.scan import Failure, Hit, LeftOut, Overspent, Scanner
-from lognot.service import ignore_stop_signals
+from lognot.service import ORPHAN_S, ignore_stop_signals
 from lognot.settings import Item, config_from_json
 from lognot.tail import Block, size_of
 from lognot.users import Account
@@ -53,7 +53,6 @@ SEARCH_LIMIT_S_PER_BYTE = 1e-8
 CAREFUL_LIMIT_S = 1.0
 STOP_S = 2.0  # what was written before the stop is read, but not for longer
 LAST_WORDS_S = 0.5  # for handing over the actions and messages that came of it
-ORPHAN_S = 2.0  # the same once the supervisor has ended, which executors wait a second for
 MANY_HITS = 100  # in a block
 # Less than the supervisor waits before it saves (continuity.SAVE_AFTER_S): so whatever is read after this was
 # said is saved, or comes after the next time.

@@ -262,12 +262,14 @@ class Supervisor:
 
     def _fork_monitor(self) -> Child:
         pid = os.getpid()
+        kept = (self._continuity.lock_fd,) if self._continuity else ()
         with self._ledger.shared():
             return start_child(
                 "monitor",
                 lambda channel: self._roles.monitor(channel, self._ledger, pid),
                 from_child=m.MONITOR_TO_SUPERVISOR,
                 to_child=m.SUPERVISOR_TO_MONITOR,
+                kept=kept,
             )
 
     def _on_monitor_start(self) -> None:

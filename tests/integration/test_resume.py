@@ -16,8 +16,8 @@ import pytest
 from integration import accounts
 from integration.harness import Service, append, lines_of, wait_for
 from integration.moments import Moments
-from integration.processes import ids, wait_gone
-from integration.writer import REGEX, Writer, counting_items, held, wait_has_open
+from integration.processes import ids, is_gone, wait_gone
+from integration.writer import REGEX, Writer, counting_items, has_open, held, wait_has_open
 from lognot.service import LEAVE_S
 
 Make = Callable[..., Service]
@@ -144,7 +144,10 @@ def test_killed_at_any_moment(service: Make, lone_log: Path, environment: dict[s
 def test_killed_while_actions_are_handed_over(
     service: Make, tmp_path: Path, environment: dict[str, str]
 ) -> None:
-    """The monitor sees that through, and writes down how far it came: none is run again, none is lost."""
+    """The monitor sees that through, and writes down how far it came: none is run again, none is lost.
+
+    The next service waits for that.
+    """
     lines = 1000  # more than an executor's socket takes
     log, out = tmp_path / "log", tmp_path / "out"
     log.touch()
@@ -157,8 +160,11 @@ def test_killed_while_actions_are_handed_over(
         assert lognot.process is not None
         lognot.process.kill()
         lognot.process.wait()
-    wait_gone(monitor)
-    lognot.start()
+        lognot.start(ready=False)
+        wait_for(lambda: has_open(lognot.pid, tmp_path / "state" / "lock"), "the next service")
+        assert not is_gone(monitor)
+    lognot.wait_notification("READY=1")
+    assert is_gone(monitor)
     write(log, lines, lines + 20)
     wait_for(lambda: len(lines_of(out)) >= lines + 20, "all actions")
     wait_gone(executor, deadline_s=LEAVE_S)
