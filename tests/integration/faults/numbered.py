@@ -84,8 +84,11 @@ def limited(pid: int, name: str, value: int) -> Iterator[None]:
     try:
         yield
     finally:
-        if not is_gone(pid):
+        try:
             _set_limit(pid, name, old)
+        except (OSError, subprocess.CalledProcessError):
+            if not is_gone(pid):  # else it ended meanwhile, perhaps of the limit
+                raise
 
 
 def _set_limit(pid: int, name: str, value: str) -> str:
