@@ -13,7 +13,6 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
-import time
 from _blake2 import blake2b  # as hashlib has it, without OpenSSL (1 MB)
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -31,7 +30,6 @@ NEW_FILE = "state.json.new"
 DAMAGED_FILE = "state.json.damaged"
 LOCK_FILE = "lock"
 MAX_STATE_BYTES = 64 * 1024**2  # of every log that a config can name, with the longest paths
-LOCK_RETRY_S = 0.02
 SAVE_AFTER_S = 5.0  # what a loss of power makes lognot read again
 
 SavedLogs = Mapping[str, tuple[SavedStream, ...]]
@@ -70,11 +68,8 @@ class Continuity:
     Args:
         directory: for the state file; made where it is not there.
         journal: our own log.
-        patience_s: how long to wait for another service that uses it, in seconds.
 
     Attributes:
-        lock_fd: whoever holds it too counts as a part of this service. The monitor does: one that sees
-            through what a killed service was about uses the same memory.
         ledger: None without memory that outlives the service.
         roll: the same.
         numbers: of items of the last service, by what they are, whose counts are in the ledger.
@@ -84,7 +79,7 @@ class Continuity:
         StateError: another service uses it, or another user could change what is in it.
     """
 
-    def __init__(self, directory: str, journal: Journal, patience_s: float = 0.0) -> None:
+    def __init__(self, directory: str, journal: Journal) -> None:
         self.ledger: Ledger | None = None
         self.roll: Roll | None = None
         self.numbers: dict[bytes, int] = {}
@@ -106,17 +101,21 @@ class Continuity:
                 f"another user can write to the state directory '{directory}'; "
                 "expected one that belongs to the user who starts lognot, with mode 0700"
             )
-        flags = os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        self.lock_fd = os.open(LOCK_FILE, flags, 0o600, dir_fd=self._directory)
-        if not _locked(self.lock_fd, patience_s):
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        self._lock = os.open(LOCK_FILE, flags, 0o600, dir_fd=self._directory)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
             raise StateError(
                 f"the state directory '{directory}' is in use by another lognot; expected another state_dir"
-            )
+            ) from None
 
     def close(self) -> None:
         """Let another service have it."""
         os.close(self._directory)
-        os.close(self.lock_fd)
+        os.close(self._lock)
+        if self.roll is not None:
+            self.roll.close()
 
     # At the start.
 
@@ -152,6 +151,7 @@ class Continuity:
             self._journal.write(Event.STATE_FAILED, WARNING, text)
             return
         self.ledger = Ledger(self.roll.ledger)
+        self.ledger.complete_commit()  # of a monitor that was killed meanwhile
 
     def _from_memory(self, roll: Roll, ledger: Ledger, paths: set[str]) -> SavedLogs:
         digests = {log_digest(path): path for path in paths}
@@ -257,17 +257,3 @@ class Continuity:
                 os.unlink(NEW_FILE, dir_fd=self._directory)
             raise
         os.fsync(self._directory)
-
-
-def _locked(fd: int, patience_s: float) -> bool:
-    """Lock a file, flock(2); False when somebody else has it for all that time."""
-    deadline = time.monotonic() + patience_s
-    while True:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() >= deadline:
-                return False
-            time.sleep(LOCK_RETRY_S)  # a signal ends us here as anywhere before the service has begun
-        else:
-            return True

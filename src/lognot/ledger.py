@@ -194,7 +194,7 @@ class Ledger:
         stream_id, offset, generation, skipping, length, digest = _POSITION.unpack_from(
             self._memory, at + 8 + copy * _COPY_BYTES
         )
-        return Position(stream_id, offset, generation, bool(skipping), digest[: min(length, 16)])
+        return Position(stream_id, offset, generation, bool(skipping), digest if length == 16 else b"")
 
     def commit(self, positions: Iterable[tuple[int, Position]]) -> None:
         """Say that everything before these positions, each of a slot, is done; with all records so far.
@@ -208,9 +208,10 @@ class Ledger:
             count += 1
         self._words[_CHANGES_HEAD] = self._head
         self._words[_CHANGES_COUNT] = count  # from here on it is committed
-        self._complete_commit()
+        self.complete_commit()
 
-    def _complete_commit(self) -> None:
+    def complete_commit(self) -> None:
+        """Do what is left of a commit whose monitor was killed in it; before anything is read."""
         count = self._words[_CHANGES_COUNT]
         if not count:
             return
@@ -286,7 +287,7 @@ class Ledger:
 
         For a new monitor, before it does anything else here.
         """
-        self._complete_commit()
+        self.complete_commit()
         self._head, self._tip = self._words[_HEAD], self._words[_TIP]
         if not self._head <= self._tip <= MAX_RECORDS:
             self._head = self._tip = 0
@@ -305,7 +306,7 @@ class Ledger:
 
         Lower bounds begin anew, since nobody counted meanwhile. Supervisor only, before the first monitor.
         """
-        self._complete_commit()
+        self.complete_commit()
         head, tip = self._words[_HEAD], self._words[_TIP]
         for number in range(max(0, head - JOURNAL_RECORDS, tip - JOURNAL_RECORDS), head):
             at = _JOURNAL_AT + number % JOURNAL_RECORDS * _RECORD_BYTES

@@ -11,21 +11,26 @@ read nor change it.
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import mmap
 import os
 import struct
+import time
 from _blake2 import blake2b  # as hashlib has it, without OpenSSL (1 MB)
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from lognot.errors import StateError
 from lognot.ledger import LEDGER_BYTES, MAX_STREAMS
+from lognot.service import ORPHAN_S
 from lognot.settings import MAX_ITEMS
 from lognot.state import KEY_BYTES, Identity
 
 MAGIC = b"lognot 1"  # another one for any other layout, of the ledger too
 DIGEST_BYTES = 16
 SECRET_BYTES = 32
+LOCKED_S = ORPHAN_S + 1.0
+LOCK_RETRY_S = 0.02
 
 # What each of these structures begins with says whether the rest means anything. That is one word, written
 # last, by one store, since SIGKILL comes at any moment. (Struct.pack_into() clears a place before it writes.)
@@ -42,6 +47,8 @@ _ITEM_BYTES = 32
 _ROLL_BYTES = _ITEMS_AT + MAX_ITEMS * _ITEM_BYTES
 assert _HEADER.size <= _COUNT_AT
 assert _ROLL_BYTES % mmap.ALLOCATIONGRANULARITY == 0  # where the mapping of the ledger begins
+
+_FLAGS = os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 # linux/magic.h: file systems that are memory and nothing else. Elsewhere the file may be of an older boot.
 _MEMORY_FILE_SYSTEMS = (0x01021994, 0x858458F6)  # tmpfs, ramfs
@@ -68,15 +75,29 @@ class Roll:
         ledger: memory for the ledger, which is shared with children.
         key: of the state that it belongs to; all zeros in a new one.
         secret: the ledger's.
+        lock_fd: whoever holds it too uses the memory, as every monitor does: one that sees through what a
+            killed service was about still writes there.
 
     Raises:
         OSError: it cannot be had (open(2), posix_fallocate(3), mmap(2)).
-        StateError: it is not on a file system that is memory.
+        StateError: it is not on a file system that is memory, or in use for longer than LOCKED_S seconds.
     """
 
     def __init__(self, path: str) -> None:
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = os.open(path, flags, 0o600)
+        self.lock_fd = os.open(path, _FLAGS | os.O_RDONLY, 0o600)
+        try:
+            if not _locked(self.lock_fd):
+                raise StateError(f"'{path}' is still in use by what is left of a lognot that was killed")
+            self._map(path)
+        except (OSError, StateError):
+            self.close()
+            raise
+        magic, self.key, self.secret = _HEADER.unpack_from(self._memory)
+        if magic != MAGIC:
+            self.begin(bytes(KEY_BYTES), bytes(SECRET_BYTES))
+
+    def _map(self, path: str) -> None:
+        fd = os.open(path, _FLAGS | os.O_RDWR, 0o600)
         try:
             if _file_system(fd) not in _MEMORY_FILE_SYSTEMS:
                 raise StateError(f"'{path}' is not on a tmpfs")
@@ -88,9 +109,10 @@ class Roll:
             self.ledger = mmap.mmap(fd, LEDGER_BYTES, offset=_ROLL_BYTES)
         finally:
             os.close(fd)
-        magic, self.key, self.secret = _HEADER.unpack_from(self._memory)
-        if magic != MAGIC:
-            self.begin(bytes(KEY_BYTES), bytes(SECRET_BYTES))
+
+    def close(self) -> None:
+        """Let another service have it."""
+        os.close(self.lock_fd)
 
     def begin(self, key: bytes, secret: bytes) -> None:
         """Forget everything, and belong to another state."""
@@ -156,3 +178,17 @@ def _file_system(fd: int) -> int:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
     return answer[0] & 0xFFFFFFFF
+
+
+def _locked(fd: int) -> bool:
+    """Lock a file, flock(2); False when somebody else has it for too long."""
+    deadline = time.monotonic() + LOCKED_S
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(LOCK_RETRY_S)  # nothing was begun yet, so a signal just ends us
+        else:
+            return True

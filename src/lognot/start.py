@@ -22,7 +22,7 @@ from lognot.launched import Launched, connect_executor
 from lognot.ledger import Ledger
 from lognot.messages import EXECUTOR_TO_SUPERVISOR, SUPERVISOR_TO_EXECUTOR
 from lognot.privileges import is_root, keep_supervisor_capabilities, set_process_title
-from lognot.service import ORPHAN_S, Background, PidFile, hold_standard_descriptors, passed_listener
+from lognot.service import Background, PidFile, hold_standard_descriptors, passed_listener
 from lognot.settings import Config
 from lognot.shown import printable
 from lognot.supervisor import Roles, Supervisor
@@ -31,7 +31,6 @@ from lognot.users import Account, AccountError, current_account, monitor_account
 Approve = Callable[[bytes], bool]  # says whether a config is the administrator's
 
 CHECK_S = 30.0  # for all the regexes of a large config
-LAST_SERVICE_S = ORPHAN_S + 1.0  # for what is left of one that was killed
 MAX_OPEN_FILES = 65536  # a log needs one or two; systemd's hard limit is 524288, and closing costs time
 
 
@@ -205,8 +204,7 @@ class _Start:
         if not resuming:
             return None, {}
         try:
-            directory = state_directory(config, self._environment)
-            continuity = Continuity(directory, journal, LAST_SERVICE_S)
+            continuity = Continuity(state_directory(config, self._environment), journal)
         except OSError as error:
             journal.write(Event.STATE_FAILED, ERROR, f"nothing is kept for a restart: {error}")
             return None, {}

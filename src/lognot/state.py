@@ -66,6 +66,7 @@ def state_to_json(state: State) -> bytes:
                     "digest": stream.position.digest.hex(),
                 }
                 for stream in streams
+                if stream.position.offset <= MAX_OFFSET  # else a monitor that was taken over has said so
             ]
             for path, streams in state.logs.items()
         },

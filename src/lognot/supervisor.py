@@ -149,9 +149,10 @@ class Supervisor:
         self._journal.write(
             Event.STARTED, INFO, f"started, {len(self._config.items)} items in '{self._config.source}'"
         )
+        # First: an item that is new may get a number that an item of the last service had.
+        self._ledger.adopt(self._continuity.numbers.values() if self._continuity else ())
         self._use_config(self._config)
         self._logs.resume(self._saved)
-        self._ledger.adopt(self._catalogue.resuming().values())
         self._save()
         self._monitor.start()
         self._watchdog.start()
@@ -262,14 +263,14 @@ class Supervisor:
 
     def _fork_monitor(self) -> Child:
         pid = os.getpid()
-        kept = (self._continuity.lock_fd,) if self._continuity else ()
+        roll = self._continuity.roll if self._continuity else None
         with self._ledger.shared():
             return start_child(
                 "monitor",
                 lambda channel: self._roles.monitor(channel, self._ledger, pid),
                 from_child=m.MONITOR_TO_SUPERVISOR,
                 to_child=m.SUPERVISOR_TO_MONITOR,
-                kept=kept,
+                kept=(roll.lock_fd,) if roll else (),
             )
 
     def _on_monitor_start(self) -> None:
@@ -396,6 +397,7 @@ class Supervisor:
     def _on_monitor_end(self, wait_status: int) -> bool:
         if crashed(wait_status):
             self._ledger.convict_search()
+        self._ledger.complete_commit()  # before any position is read
         self._watchdog.answered("monitor")
         self._logs.disconnect()
         for executor in self._executors.values():

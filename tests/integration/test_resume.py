@@ -196,6 +196,26 @@ def test_counts_and_windows_go_on(service: Make, tmp_path: Path, environment: di
     assert lognot.stop() == 0
 
 
+def test_a_new_item_counts_from_zero(service: Make, tmp_path: Path, environment: dict[str, str]) -> None:
+    """Also where it gets the number that an item had which did not resume."""
+    log = tmp_path / "log"
+    log.touch()
+
+    def item(name: str, more: str) -> str:
+        return f"[{name}]\npath = {log}\nregex = ^{name}$\nupbound_freq = 5/600\nupbound_action = :\n{more}"
+
+    old, other = item("OLD", "resume = yes\n"), item("OTHER", "")
+    lognot = service(old + other, environment=environment).start()
+    append(log, "OTHER\n" * 5)
+    stop(lognot)
+    lognot.write_config(old + item("NEW", "resume = yes\n") + other)
+    lognot.start()
+    append(log, "NEW\n" * 5 + "OLD\n" * 6)
+    lognot.wait_log(r"\[OLD\] fired")
+    assert lognot.stop() == 0
+    assert "[NEW] fired" not in lognot.log
+
+
 def test_a_lower_bound_begins_anew(service: Make, tmp_path: Path, environment: dict[str, str]) -> None:
     """Nobody counted while it did not run, so that is no reason to fire at once."""
     log = tmp_path / "log"

@@ -6,14 +6,16 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lognot import roll
 from lognot.continuity import Continuity, runtime_directory, state_directory
 from lognot.journal import Event, Journal
-from lognot.ledger import Position
+from lognot.ledger import Ledger, Position
 from lognot.loop import Loop
 from lognot.roll import Listed, log_digest
 from lognot.settings import Config
@@ -133,6 +135,41 @@ def test_memory_is_exact_and_goes_first(tmp_path: Path, memory: str) -> None:
     assert two.numbers == {b"i" * 16: 12}
     assert two.ledger is not None
     assert two.ledger.secret == secret
+
+
+def test_a_monitor_was_killed_in_a_commit(tmp_path: Path, memory: str) -> None:
+    """What was committed, and not yet put in its place, is where the next service goes on."""
+    one = opened(tmp_path / "s")
+    one.load(memory, {"/log"})
+    one.use(Loop(), dict)
+    one.save()
+    assert one.roll is not None
+    assert one.ledger is not None
+    one.ledger.assign(3, Position(7, 100))
+    one.roll.put(Listed(3, 7, (1, 2), True, log_digest("/log")))
+    with patch.object(Ledger, "complete_commit"):
+        one.ledger.commit([(3, Position(7, 200))])
+    one.close()
+    (saved,) = opened(tmp_path / "s").load(memory, {"/log"})["/log"]
+    assert saved.position.offset == 200
+
+
+def test_memory_that_somebody_still_writes_to_is_not_used(tmp_path: Path, memory: str) -> None:
+    """A monitor that outlives its service for too long keeps no other from starting."""
+    one = opened(tmp_path / "s")
+    one.load(memory, {"/log"})
+    assert one.roll is not None
+    kept = os.dup(one.roll.lock_fd)
+    one.use(Loop(), lambda: {"/log": (STREAM,)})
+    one.save()
+    one.close()
+    sink = Sink()
+    two = opened(tmp_path / "s", sink)
+    with patch.object(roll, "LOCKED_S", 0.0):
+        assert two.load(memory, {"/log"}) == {"/log": (STREAM,)}
+    assert two.ledger is None
+    assert [event for event, _ in sink.said] == [Event.STATE_FAILED]
+    os.close(kept)
 
 
 def test_without_its_file_memory_is_forgotten(tmp_path: Path, memory: str) -> None:

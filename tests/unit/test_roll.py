@@ -38,6 +38,7 @@ def test_what_was_said_is_there_again(path: str) -> None:
     roll.put_items({b"i" * 16: 3, b"j" * 16: 4})
     roll.put_items({b"i" * 16: 3})
     Ledger(roll.ledger).assign(5, Position(7, 100))
+    roll.close()
     again = Roll(path)
     assert (again.key, again.secret) == (KEY, SECRET)
     assert list(again.slots()) == [ENTRY]
@@ -67,6 +68,14 @@ def test_a_child_does_not_see_it(path: str) -> None:
         os._exit(0)
     assert os.WIFSIGNALED(os.waitpid(pid, 0)[1])
     assert list(roll.slots()) == []
+
+
+def test_one_at_a_time(path: str) -> None:
+    roll = Roll(path)
+    with patch.object(module, "LOCKED_S", 0.0), pytest.raises(StateError, match="in use by what is left"):
+        Roll(path)
+    roll.close()
+    Roll(path)
 
 
 def test_only_in_memory(tmp_path: Path) -> None:
@@ -113,12 +122,14 @@ def test_killed_at_any_moment_it_says_nothing_wrong(path: str) -> None:
 
 
 def test_a_new_service_counts_on(path: str) -> None:
-    ledger = Ledger(Roll(path).ledger)
+    roll = Roll(path)
+    ledger = Ledger(roll.ledger)
     for item_id, kind in ((1, Counted.MATCH), (2, Counted.MATCH), (1, Counted.STARTED), (1, Counted.JUDGED)):
         ledger.count(10, item_id, kind)
     ledger.settle()
     ledger.count(11, 1, Counted.MATCH)  # not committed
     ledger.add_statistics(1, 2, 3)
+    roll.close()
     again = Ledger(Roll(path).ledger)
     again.adopt({1})
     assert [(record.item_id, record.kind) for record in again.replay()] == [(1, Counted.MATCH)]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import mmap
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lognot.errors import StateError
-from lognot.ledger import MAX_OFFSET, Position
+from lognot.ledger import LEDGER_BYTES, MAX_OFFSET, Ledger, Position, _slot_at
 from lognot.state import SavedStream, State, state_from_json, state_to_json
 
 U64 = st.integers(0, 2**64 - 1)
@@ -29,6 +30,17 @@ STATES = st.builds(State, st.binary(min_size=16, max_size=16), st.dictionaries(P
 @given(STATES)
 def test_what_was_written_is_read(state: State) -> None:
     assert state_from_json(state_to_json(state)) == state
+
+
+@given(st.binary(min_size=60, max_size=60))
+def test_what_a_monitor_left_can_be_read_again(data: bytes) -> None:
+    """It may have been taken over, and then anything stands in its ledger; other logs are not to suffer."""
+    memory = mmap.mmap(-1, LEDGER_BYTES)
+    begin = _slot_at(3) + 8
+    memory[begin : begin + len(data)] = data
+    other = SavedStream((1, 2), Position(0, 3, 4, True, b"d" * 16))
+    streams = (SavedStream((3, 4), Ledger(memory).position(3)), other)
+    assert other in state_from_json(state_to_json(State(bytes(16), {"/log": streams}))).logs["/log"]
 
 
 @given(st.binary(max_size=200))
