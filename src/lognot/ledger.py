@@ -25,6 +25,7 @@ import mmap
 import os
 import struct
 import time
+from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -61,7 +62,8 @@ _FATAL_COUNT = 20
 _BLOCK_STREAM = 21
 _BLOCK_BEGIN = 22  # as a position
 _BLOCK_END = 23  # 0: none is being searched
-_WORDS = 24
+_READ_AGAIN = 24  # records from the head to here are of lines that will be read again
+_WORDS = 25
 _WORD_BYTES = 8
 
 _SEARCH_AT = 64
@@ -218,7 +220,7 @@ class Ledger:
         for number in range(min(count, MAX_STREAMS)):
             (change,) = _CHANGE.unpack_from(self._memory, _CHANGES_AT + number * _CHANGE.size)
             self._memory[_slot_at((change >> 1) % MAX_STREAMS)] = change & 1
-        self._words[_HEAD] = self._words[_CHANGES_HEAD]
+        self._words[_HEAD] = self._words[_READ_AGAIN] = self._words[_CHANGES_HEAD]
         self._words[_CHANGES_COUNT] = 0
 
     def _write_copy(self, slot: int, position: Position) -> int:
@@ -270,6 +272,7 @@ class Ledger:
         self._memory[begin : begin + len(first)] = first
         self._memory[_JOURNAL_AT : _JOURNAL_AT + len(rest)] = rest
         self._head = head
+        self._words[_READ_AGAIN] = max(head, self._words[_READ_AGAIN])
 
     @property
     def uncommitted(self) -> int:
@@ -278,7 +281,27 @@ class Ledger:
 
     def settle(self) -> None:
         """Make the records so far count by themselves: for those that no line brought."""
-        self._words[_HEAD] = self._head
+        self._words[_HEAD] = self._words[_READ_AGAIN] = self._head
+
+    def times_to_use_again(self) -> dict[int, deque[int]]:
+        """Give when matches were counted whose lines were not committed: for each item, in order.
+
+        These lines are read again, which may be long after. CLOCK_MONOTONIC, in nanoseconds. For a new
+        monitor, before `replay`.
+        """
+        self.complete_commit()
+        begin, end, now_ns = self._words[_HEAD], self._words[_READ_AGAIN], time.monotonic_ns()
+        times: dict[int, deque[int]] = {}
+        if not begin < end <= min(begin + JOURNAL_RECORDS, self._words[_TIP], MAX_RECORDS):
+            return times
+        last_ns = 0
+        for record in self._records(begin, end):
+            if not last_ns <= record.time_ns <= now_ns:
+                break  # it was being written, and an old one stands there still
+            last_ns = record.time_ns
+            if record.kind in (Counted.MATCH, Counted.FIRED):
+                times.setdefault(record.item_id, deque()).append(last_ns)
+        return times
 
     def replay(self) -> Iterator[Record]:
         """Give the committed records that are still there, oldest first, and go on behind them.

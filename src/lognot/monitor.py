@@ -112,6 +112,8 @@ class Monitor:
         self._history_scanners: dict[int, Scanner | None] = {}  # by log: those of rules that resume
         self._down_rules: list[Rule] = []  # those with a lower bound
         self._replayed = False
+        self._times_to_use_again = ledger.times_to_use_again()  # by item, until its log was read
+        self._begun = False
         self._resumes = False  # some rule does
         self._advance_ns = 0  # when to say next that files were read
         self._fatal_searches = ledger.fatal_searches()
@@ -132,6 +134,8 @@ class Monitor:
             wait = not self._files.is_dirty_without(behind)
             self._loop.turn(wait=wait, deadline_ns=min(until_ns, self._next_deadline_ns()))
             self._read(behind)
+            if self._begun and not self._files.dirty:
+                self._times_to_use_again.clear()
             self._judge()
             self._files.commit()
             self._let_go()
@@ -228,6 +232,7 @@ class Monitor:
             if rule.start(now_ns):
                 self._ledger.count(now_ns, rule.item_id, Counted.STARTED)
         self._files.settle_records()
+        self._begun = True
 
     def _dispatcher(self, executor_id: int) -> Dispatcher:
         if executor_id not in self._dispatchers:
@@ -276,6 +281,9 @@ class Monitor:
                     self._notes.say(Notice.LINE_CUT, stream.log_id)
                 self._scan(stream, block)
             self._check_sizes(stream, rules)
+            if not reading.more:
+                for rule in rules:
+                    self._times_to_use_again.pop(rule.item_id, None)
 
     def _scan(self, stream: Stream, block: Block) -> None:
         """Search a block and count what is found: the loop that a flood goes through."""
@@ -335,11 +343,14 @@ class Monitor:
         fired: list[tuple[Hit, int]] = []
         for item_id, (hits, keys) in matches.items():
             rule = self._rules[item_id]
-            over = rule.count(self._now_ns, keys)
-            fired += ((hits[index], count) for index, count in over)
-            if rule.remembers:
-                indexes = [index for index, _ in over]
-                self._ledger.count(self._now_ns, item_id, Counted.MATCH, keys, indexes)
+            begin = 0
+            for number, time_ns in self._times(item_id, len(keys)):
+                counted, begin = keys[begin : begin + number], begin + number
+                over = rule.count(time_ns, counted)
+                fired += ((hits[begin - number + index], count) for index, count in over)
+                if rule.remembers:
+                    indexes = [index for index, _ in over]
+                    self._ledger.count(time_ns, item_id, Counted.MATCH, counted, indexes)
             evicted = rule.newly_evicted()
             if evicted:
                 self._notes.say(Notice.KEYS_EVICTED, item_id, evicted)
@@ -350,6 +361,23 @@ class Monitor:
             self._fire_hit(stream, block, hit, count)
         total = sum(len(keys) for _, keys in matches.values())
         self._ledger.add_statistics(0, total, len(fired))
+
+    def _times(self, item_id: int, count: int) -> Iterator[tuple[int, int]]:
+        """Say when so many next matches count: now, unless the last monitor has counted them before it died.
+
+        Gives:
+            Each number of matches, and their time.
+        """
+        again = self._times_to_use_again.get(item_id)
+        while again and count:
+            time_ns, number = again.popleft(), 1
+            while again and again[0] == time_ns and number < count:
+                again.popleft()
+                number += 1
+            yield number, time_ns
+            count -= number
+        if count:
+            yield count, self._now_ns
 
     def _fire_hit(self, stream: Stream, block: Block, hit: Hit, count: int) -> None:
         rule = self._rules[hit.key]
@@ -404,21 +432,26 @@ class Monitor:
 
     # Deadlines.
 
+    def _deadline_ns(self, rule: Rule) -> int:
+        """When the lower bound is to be judged; not before what counts for it again was read again."""
+        return NEVER_NS if rule.item_id in self._times_to_use_again else rule.deadline_ns()
+
     def _next_deadline_ns(self) -> int:
-        return min((rule.deadline_ns() for rule in self._down_rules), default=NEVER_NS)
+        return min(map(self._deadline_ns, self._down_rules), default=NEVER_NS)
 
     def _judge(self) -> None:
         now_ns = time.monotonic_ns()
         for rule in self._down_rules:
-            deadline_ns = rule.deadline_ns()
+            deadline_ns = self._deadline_ns(rule)
             if now_ns < deadline_ns or rule.down is None:
                 continue
             count = rule.down.judge(now_ns)
-            self._ledger.count(now_ns, rule.item_id, Counted.JUDGED)
-            self._files.settle_records()
+            # First: where this process dies in between, the next one judges again, and nothing runs twice.
             if count is not None:
                 self._ledger.add_statistics(0, 0, 1)
                 self._fire(rule, m.RunAction(rule.item_id, Kind.DOWNBOUND, 0, deadline_ns, count, b"", ()))
+            self._ledger.count(now_ns, rule.item_id, Counted.JUDGED)
+            self._files.settle_records()
 
     # The end.
 
@@ -456,6 +489,7 @@ class Monitor:
             while self._files.uncommitted and time.monotonic() < deadline:
                 self._loop.turn(deadline_ns=time.monotonic_ns() + 10**8)
                 self._files.commit()
+            self._give_up()
         os._exit(NO_DESCRIPTOR_STATUS if isinstance(error, NoDescriptorError) else 1)
 
     def _finish(self) -> None:
@@ -469,13 +503,20 @@ class Monitor:
         deadline += LAST_WORDS_S
         while not self._settled() and time.monotonic() < deadline and not self._hurried:
             self._loop.turn(deadline_ns=time.monotonic_ns() + 10**8)
-        for dispatcher in self._dispatchers.values():
-            for item_id, number in dispatcher.give_up().items():
-                self._notes.say(Notice.ACTIONS_DROPPED, item_id, number, b"lognot stops")
-        self._files.commit()  # what was dropped too: or a service that resumes would run again what was run
+        self._give_up()
         self._notes.flush()
         while self._channel.pending_bytes and time.monotonic() < deadline:
             self._loop.turn(deadline_ns=time.monotonic_ns() + 10**8)
+
+    def _give_up(self) -> None:
+        """Drop the actions that no executor takes, and say so.
+
+        They are committed too: or a service that resumes would run again what others have run.
+        """
+        for dispatcher in self._dispatchers.values():
+            for item_id, number in dispatcher.give_up().items():
+                self._notes.say(Notice.ACTIONS_DROPPED, item_id, number, b"lognot stops")
+        self._files.commit()
 
 
 def _position(generation: int, number: int) -> int:

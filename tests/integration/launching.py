@@ -88,3 +88,9 @@ class LauncherService:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             wait_gone(*left)
+
+    def remove(self) -> None:
+        """End it, and the socket too: nobody takes connections any more."""
+        self._listener.close()
+        self.path.unlink()
+        self.end()

@@ -7,6 +7,7 @@ import resource
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -371,3 +372,35 @@ def test_an_executor_that_asks_without_end_is_ended(tmp_path: Path) -> None:
     answers = lines_of(asked)
     assert set(answers) == {"False"}
     assert CHECKS_AT_ONCE <= len(answers) < 2 * CHECKS_AT_ONCE
+
+
+def test_counts_stay_right_while_no_executor_can_be_had(
+    service: Callable[..., Service], launcher: LauncherService, tmp_path: Path
+) -> None:
+    """Nothing is committed meanwhile; the next monitor reads it again, but counts it as of when it came."""
+    log = tmp_path / "log"
+    log.touch()
+    item = "[{0}]\npath = @/log\nregex = ^{0}\nupbound_freq = {1}\nupbound_action = :\n{2}"
+    down = "[DOWN]\npath = @/log\nregex = ^UP\ndownbound_freq = 1/3\ndownbound_action = :\n"
+    lognot = service(
+        item.format("ONCE", "0/1", "") + item.format("UP", "1/1", "") + down,
+        "--exec-socket",
+        str(launcher.path),
+    )
+    launcher.start()
+    lognot.start()
+    launcher.remove()
+    append(log, "ONCE\nUP\n")
+    lognot.wait_log(r"\[ONCE\] fired")
+    for _ in range(3):
+        time.sleep(1.5)  # the pace of what is counted
+        append(log, "UP\n")
+    monitor = lognot.role("monitor")
+    os.kill(monitor, signal.SIGKILL)
+    wait_for(lambda: monitor not in lognot.children(), "the end of the monitor")
+    lognot.wait_log(r"\[ONCE\] fired", 2)
+    append(log, "UP\nUP\n")
+    lognot.wait_log(r"\[UP\] fired")
+    assert lognot.stop() == 0
+    assert lognot.log.count("[UP] fired") == 1
+    assert "[DOWN] fired" not in lognot.log

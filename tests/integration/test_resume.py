@@ -18,7 +18,7 @@ from integration.harness import Service, append, lines_of, wait_for
 from integration.moments import Moments
 from integration.processes import ids, is_gone, wait_gone
 from integration.writer import REGEX, Writer, counting_items, has_open, held, wait_has_open
-from lognot.service import LEAVE_S
+from lognot.service import LEAVE_S, ORPHAN_S
 
 Make = Callable[..., Service]
 
@@ -438,8 +438,9 @@ def test_a_log_that_is_missing_at_the_start(
 
 
 @pytest.mark.root
-def test_a_stop_while_an_executor_stands_still(
-    service: Make, tmp_path: Path, environment: dict[str, str]
+@pytest.mark.parametrize("how", ["stop", "kill"])
+def test_an_end_while_an_executor_stands_still(
+    service: Make, tmp_path: Path, environment: dict[str, str], how: str
 ) -> None:
     """What it could not be given any more is dropped, and said; the actions of others are not run again."""
     log, flooded, out = tmp_path / "log", tmp_path / "flooded", tmp_path / "out"
@@ -458,15 +459,16 @@ def test_a_stop_while_an_executor_stands_still(
         lognot.wait_log(r"\[FLOOD\] fired", 2001)
         write(log, 20, 40)
         wait_for(lambda: len(lines_of(out)) == 40, "40 actions")
-        lognot.signal(signal.SIGTERM)
-        wait_for(lambda: monitor not in lognot.children(), "the end of the monitor")
-    assert lognot.process is not None
-    assert lognot.process.wait(20) == 0
-    lognot.wait_log(r"error: \[FLOOD\] \d+ actions were dropped, since lognot stops")
+        assert lognot.process is not None
+        lognot.process.send_signal(signal.SIGTERM if how == "stop" else signal.SIGKILL)
+        wait_gone(monitor, deadline_s=ORPHAN_S + 5)
+    assert lognot.process.wait(20) == (0 if how == "stop" else -signal.SIGKILL)
+    if how == "stop":
+        lognot.wait_log(r"error: \[FLOOD\] \d+ actions were dropped, since lognot stops")
     lognot.start()
     write(log, 40, 60)
     wait_for(lambda: "000059" in lines_of(out), "the last action")
     assert lognot.stop() == 0
     assert lognot.log.count("[FLOOD] fired") == 2001
     assert sorted(numbers(out)) == list(range(60))
-    accounts.numbered("stop while an executor stands still, other actions", numbers(out), 60, times=1)
+    accounts.numbered(f"{how} while an executor stands still, other actions", numbers(out), 60, times=1)

@@ -10,6 +10,7 @@ import signal
 import struct
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import nullcontext
 from types import SimpleNamespace
@@ -539,3 +540,38 @@ def test_when_an_executor_stands_still_some_matches_are_not_committed_but_not_to
         assert ledger.uncommitted == (0 if committed else MAX_UNCOMMITTED)
         assert supervisors.position(0).offset == (10 if committed else 0)
     files.configure(set(), 1024)
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.booleans()), max_size=30))
+def test_what_was_not_committed_is_counted_as_of_then_again(steps: list[tuple[int, bool]]) -> None:
+    supervisors = Ledger()
+    monitor = new_monitor(supervisors)
+    assert monitor.times_to_use_again() == {}
+    list(monitor.replay())
+    expected: dict[int, list[int]] = {}
+    for number, (item_id, commits) in enumerate(steps):
+        monitor.count(number, item_id, Counted.MATCH, (None, b"key"), (1,))
+        expected.setdefault(item_id, []).extend((number, number))
+        if commits:
+            monitor.commit([(0, Position(1, number))])
+            expected.clear()
+    successor = new_monitor(supervisors)
+    again = successor.times_to_use_again()
+    assert {item_id: list(times) for item_id, times in again.items()} == expected
+    list(successor.replay())
+    assert new_monitor(supervisors).times_to_use_again() == again, "it was killed at once"
+    successor.commit([(0, Position(1, 1000))])
+    assert new_monitor(supervisors).times_to_use_again() == {}
+
+
+def test_times_that_make_no_sense_are_not_used_again() -> None:
+    supervisors = Ledger()
+    monitor = new_monitor(supervisors)
+    for time_ns in (5, 6, 4, 7):  # what was being written when it was killed
+        monitor.count(time_ns, 1, Counted.MATCH)
+    assert {1: deque((5, 6))} == new_monitor(supervisors).times_to_use_again()
+    monitor.commit([(0, Position(1, 1))])
+    monitor.count(2**63, 1, Counted.MATCH)
+    assert new_monitor(supervisors).times_to_use_again() == {}
+    monitor.count(8, 1, Counted.MATCH, (None,) * (JOURNAL_RECORDS + 1))
+    assert new_monitor(supervisors).times_to_use_again() == {}
