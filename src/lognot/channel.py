@@ -36,6 +36,9 @@ _FD = struct.Struct("i")
 _CLOEXEC = int(socket.MSG_CMSG_CLOEXEC)
 _BROKEN = int(socket.MSG_TRUNC | socket.MSG_CTRUNC)
 _NOSIGNAL = int(socket.MSG_NOSIGNAL)
+# O_NONBLOCK is a flag of the open file description (fcntl(2)): whoever shares it, as the executor does its
+# launcher's, could clear it.
+_DONTWAIT = int(socket.MSG_DONTWAIT)
 
 
 class ChannelClosed(LognotError):
@@ -125,7 +128,7 @@ class Channel:
     def _send_packet(self, packet: bytes, fd: int) -> bool:
         ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, _FD.pack(fd))] if fd >= 0 else []
         try:
-            self._sock.sendmsg([packet], ancillary, _NOSIGNAL)
+            self._sock.sendmsg([packet], ancillary, _NOSIGNAL | _DONTWAIT)
         except BlockingIOError:
             return False
         except (BrokenPipeError, ConnectionError) as error:
@@ -198,7 +201,9 @@ class Channel:
 
     def _receive_packet(self) -> tuple[bytes, int]:
         try:
-            packet, ancillary, flags, _ = self._sock.recvmsg(PACKET_BYTES + 1, self._fd_space, _CLOEXEC)
+            packet, ancillary, flags, _ = self._sock.recvmsg(
+                PACKET_BYTES + 1, self._fd_space, _CLOEXEC | _DONTWAIT
+            )
         except ConnectionResetError:
             # The peer died with something of ours unread: said once, and ahead of what it has still sent.
             return self._receive_packet()

@@ -5,8 +5,10 @@ from __future__ import annotations
 import array
 import os
 import resource
+import signal
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -230,6 +232,33 @@ def test_a_peer_that_never_reads_is_given_up(
         for _ in range(10):
             both.peer.send(LONG)
     assert both.peer.pending_bytes < 1_000_000 + 2 * len(LONG.line)
+
+
+@contextmanager
+def within(limit_s: float) -> Iterator[None]:
+    """Fail when it takes longer, also in a system call that blocks."""
+
+    def fail(number: int, frame: object) -> None:
+        pytest.fail(f"it has blocked for {limit_s:g} s")
+
+    before = signal.signal(signal.SIGALRM, fail)
+    signal.setitimer(signal.ITIMER_REAL, limit_s)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_whoever_shares_our_end_cannot_make_it_block(pair: Callable[..., Pair]) -> None:
+    """O_NONBLOCK is a flag of what the launcher and its executor share."""
+    both = pair()
+    os.set_blocking(both.ours.fileno(), True)
+    with within(5):
+        assert both.ours.receive() == []
+        while not both.ours.pending_bytes:
+            both.ours.send(m.Stop(0))
+        assert not both.ours.flush()
 
 
 # Peers that are gone.
