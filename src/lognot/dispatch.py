@@ -13,6 +13,7 @@ import os
 import socket
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 from lognot.channel import MAX_MESSAGE_BYTES, Channel
 from lognot.errors import LognotError, ProtocolError
@@ -178,6 +179,10 @@ class Dispatcher:
             case UseStartMark():
                 self._forget_mark()
                 self._mark = fd
+                try:
+                    has_started(fd)
+                except OSError as error:  # a pipe, a socket
+                    raise ProtocolError(f"a start mark that is no file: {error.strerror}") from error
 
     def _started(self, which: Occasion | None) -> None:
         self._starting = None
@@ -196,8 +201,9 @@ class Dispatcher:
         if isinstance(error, ProtocolError):
             self._on_broken()
         # The new process of an action holds the channel until it has become the shell: it is known by now.
-        if self._mark >= 0 and has_started(self._mark):
-            self._started(self._starting)
+        with suppress(OSError):  # it was a mark once: the executor's fault, and its actions
+            if self._mark >= 0 and has_started(self._mark):
+                self._started(self._starting)
         self._starting = None
         self._forget_mark()
         self._channel, channel, self._next = None, self._next, None
