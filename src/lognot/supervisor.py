@@ -308,7 +308,7 @@ class Supervisor:
             return
         ends: tuple[socket.socket, ...] = ()
         try:
-            ends = socket_pair()
+            ends = socket_pair(m.EXECUTOR_TO_MONITOR, m.MONITOR_TO_EXECUTOR)
             self._monitor.send(m.ConnectExecutor(executor.executor_id), ends[0].fileno())
             executor.keeper.send(m.ConnectMonitor(), ends[1].fileno())
             executor.connected = True

@@ -28,7 +28,7 @@ from lognot.channel import (
     socket_pair,
 )
 from lognot.errors import ProtocolError
-from unit.descriptors import nothing_leaks, open_descriptors
+from unit.descriptors import kernel_can_refuse_descriptors, nothing_leaks, open_descriptors
 from unit.test_messages import ALL, ANY_MESSAGE
 
 WITH_FDS = frozenset({m.UseWatches, m.ConnectExecutor, m.LogOpened, m.Stop, m.Ping, m.RunAction})
@@ -452,6 +452,20 @@ def test_both_ends_are_close_on_exec_and_do_not_block(pair: Callable[..., Pair])
             assert not os.get_blocking(end.fileno())
             assert end.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE) == socket.SOCK_SEQPACKET
             end.close()
+
+
+@pytest.mark.skipif(not kernel_can_refuse_descriptors(), reason="needs Linux 6.16")
+def test_an_end_that_takes_no_descriptor_gets_none(file: int) -> None:
+    one, other = socket_pair(WITHOUT_FDS, WITH_FDS)
+    with one, other:
+        with pytest.raises(PermissionError):
+            socket.send_fds(other, [packet(m.Pong())], [file])
+        socket.send_fds(one, [packet(m.ConnectExecutor(1))], [file])
+    one, other = socket_pair(WITH_FDS, WITHOUT_FDS)
+    with one, other:
+        socket.send_fds(other, [packet(m.ConnectExecutor(1))], [file])
+        with pytest.raises(PermissionError):
+            socket.send_fds(one, [packet(m.Pong())], [file])
 
 
 def test_what_the_peer_cannot_have_yet(pair: Callable[..., Pair]) -> None:
