@@ -9,7 +9,6 @@ Runs in the monitor. Never blocks: with too many waiting there is no room, and t
 
 from __future__ import annotations
 
-import os
 import socket
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -89,7 +88,7 @@ class Dispatcher:
             self._use(channel)
         else:
             if self._next is not None:
-                self._next.close()
+                self._loop.detach(self._next)
             self._next = channel
 
     def _use(self, channel: Channel) -> None:
@@ -194,7 +193,7 @@ class Dispatcher:
 
     def _forget_mark(self) -> None:
         if self._mark >= 0:
-            os.close(self._mark)
+            self._loop.close(self._mark)
             self._mark = -1
 
     def _on_closed(self, error: LognotError) -> None:

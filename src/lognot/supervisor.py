@@ -102,7 +102,7 @@ class Supervisor:
         self._roles = roles
         self._journal = journal
         self._on_ready = on_ready
-        self._loop = Loop()
+        self._loop = Loop(linger_limit=True)
         self._continuity = continuity
         self._saved: SavedLogs = saved or {}
         self._ledger = (continuity.ledger if continuity else None) or Ledger()
