@@ -23,6 +23,7 @@ from lognot.messages import Message
 # A packet takes some 800 bytes of a socket's buffer (sock_alloc_send_pskb), which holds 208 KiB by default
 # and is seldom allowed more than some MiB (net.core.wmem_max): 16,384 packets in all.
 DRAINS = 256
+FEW_TIMERS = 64  # it is not worth looking for cancelled ones among them
 LONGEST_WAIT_S = 20 * 86400.0  # epoll_wait(2) counts milliseconds in an int
 
 OnMessage = Callable[[Message, int], None]
@@ -60,6 +61,7 @@ class Loop:
         self._linger_limit: AbstractContextManager[None] = LingerLimit() if linger_limit else nullcontext()
         self._selector = selectors.EpollSelector()
         self._timers: list[tuple[int, int, Timer]] = []
+        self._compact_at = FEW_TIMERS  # timers
         self._on_message: dict[Channel, OnMessage] = {}  # of the attached channels
         self._held_back: set[Channel] = set()  # those of them that hold back
         self._order = itertools.count()  # timers of the same moment in the order in which they were set
@@ -179,7 +181,18 @@ class Loop:
         """Make a call at a time, or as soon after it as the loop turns."""
         timer = Timer(call)
         heapq.heappush(self._timers, (deadline_ns, next(self._order), timer))
+        if len(self._timers) > self._compact_at:
+            self._compact()
         return timer
+
+    def _compact(self) -> None:
+        """Let go of cancelled timers, which would stay until their time: that of an action may be hours away.
+
+        Done again when there are twice as many as are left, so it costs each timer no more than a constant.
+        """
+        self._timers = [entry for entry in self._timers if entry[2].call is not None]
+        heapq.heapify(self._timers)
+        self._compact_at = max(2 * len(self._timers), FEW_TIMERS)
 
     def call_later(self, delay_s: float, call: Callable[[], None]) -> Timer:
         """Make a call after some seconds."""
