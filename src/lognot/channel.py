@@ -36,6 +36,15 @@ _FD = struct.Struct("i")
 _CLOEXEC = int(socket.MSG_CMSG_CLOEXEC)
 _BROKEN = int(socket.MSG_TRUNC | socket.MSG_CTRUNC)
 _NOSIGNAL = int(socket.MSG_NOSIGNAL)
+# O_NONBLOCK is a flag of the open file description (fcntl(2)): whoever shares it, as the executor does its
+# launcher's, could clear it.
+_DONTWAIT = int(socket.MSG_DONTWAIT)
+
+
+# Linux 6.16, for which the socket module has no name: whether the end takes descriptors (unix(7)).
+_SO_PASSRIGHTS = 83
+
+Kinds = frozenset[type[Message]]
 
 
 class ChannelClosed(LognotError):
@@ -46,12 +55,34 @@ class ChannelStuck(LognotError):
     """The peer has stopped reading, and more waits for it than may; or it says nothing for too long."""
 
 
-def socket_pair() -> tuple[socket.socket, socket.socket]:
-    """Give both ends of a new SEQPACKET connection, close-on-exec and non-blocking."""
+def socket_pair(one: Kinds | None = None, other: Kinds | None = None) -> tuple[socket.socket, socket.socket]:
+    """Give both ends of a new SEQPACKET connection, close-on-exec and non-blocking.
+
+    Args:
+        one: what the first end accepts; None: also any descriptor.
+        other: what the second end accepts.
+    """
     ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    for end in ends:
+    for end, accepts in zip(ends, (one, other), strict=True):
         end.setblocking(False)
+        if accepts is not None:
+            limit_descriptors(end, accepts)
     return ends
+
+
+def limit_descriptors(sock: socket.socket, accepts: Kinds) -> None:
+    """Have the kernel refuse descriptors to whoever sends one, at an end where no message brings one.
+
+    For an end that nobody else has yet: before the other end is in other hands, since one that is on its way
+    already stays there. An older kernel delivers them, and drops them when there is no room (Channel).
+    """
+    if not _bring_descriptors(accepts):
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, _SO_PASSRIGHTS, 0)
+
+
+def _bring_descriptors(accepts: Kinds) -> bool:
+    return any(kind.fds for kind in accepts)
 
 
 class Channel:
@@ -66,7 +97,7 @@ class Channel:
     def __init__(
         self,
         sock: socket.socket,
-        accepts: frozenset[type[Message]],
+        accepts: Kinds,
         max_message_bytes: int = SMALL_MESSAGE_BYTES,
     ) -> None:
         sock.setblocking(False)
@@ -75,7 +106,7 @@ class Channel:
         self._max_message_bytes = max_message_bytes
         # Room for one descriptor, and only where a message may bring one: with no room the kernel drops
         # whatever a hostile peer attaches and says so with MSG_CTRUNC.
-        self._fd_space = socket.CMSG_SPACE(_FD.size) if any(kind.fds for kind in accepts) else 0
+        self._fd_space = socket.CMSG_SPACE(_FD.size) if _bring_descriptors(accepts) else 0
         self._incoming = bytearray()
         self._incoming_fd = -1
         self._outgoing: deque[tuple[bytes, int, Message | None]] = deque()  # a message with its last packet
@@ -125,7 +156,7 @@ class Channel:
     def _send_packet(self, packet: bytes, fd: int) -> bool:
         ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, _FD.pack(fd))] if fd >= 0 else []
         try:
-            self._sock.sendmsg([packet], ancillary, _NOSIGNAL)
+            self._sock.sendmsg([packet], ancillary, _NOSIGNAL | _DONTWAIT)
         except BlockingIOError:
             return False
         except (BrokenPipeError, ConnectionError) as error:
@@ -198,7 +229,9 @@ class Channel:
 
     def _receive_packet(self) -> tuple[bytes, int]:
         try:
-            packet, ancillary, flags, _ = self._sock.recvmsg(PACKET_BYTES + 1, self._fd_space, _CLOEXEC)
+            packet, ancillary, flags, _ = self._sock.recvmsg(
+                PACKET_BYTES + 1, self._fd_space, _CLOEXEC | _DONTWAIT
+            )
         except ConnectionResetError:
             # The peer died with something of ours unread: said once, and ahead of what it has still sent.
             return self._receive_packet()

@@ -102,7 +102,7 @@ def start_child(
     Raises:
         OSError: fork(2), socketpair(2) or pidfd_open(2) failed.
     """
-    ours, theirs = socket_pair()
+    ours, theirs = socket_pair(from_child, to_child)
     try:
         pid = os.fork()
     except OSError:

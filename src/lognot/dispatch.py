@@ -9,10 +9,10 @@ Runs in the monitor. Never blocks: with too many waiting there is no room, and t
 
 from __future__ import annotations
 
-import os
 import socket
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 from lognot.channel import MAX_MESSAGE_BYTES, Channel
 from lognot.errors import LognotError, ProtocolError
@@ -88,7 +88,7 @@ class Dispatcher:
             self._use(channel)
         else:
             if self._next is not None:
-                self._next.close()
+                self._loop.detach(self._next)
             self._next = channel
 
     def _use(self, channel: Channel) -> None:
@@ -178,6 +178,10 @@ class Dispatcher:
             case UseStartMark():
                 self._forget_mark()
                 self._mark = fd
+                try:
+                    has_started(fd)
+                except OSError as error:  # a pipe, a socket
+                    raise ProtocolError(f"a start mark that is no file: {error.strerror}") from error
 
     def _started(self, which: Occasion | None) -> None:
         self._starting = None
@@ -189,15 +193,16 @@ class Dispatcher:
 
     def _forget_mark(self) -> None:
         if self._mark >= 0:
-            os.close(self._mark)
+            self._loop.close(self._mark)
             self._mark = -1
 
     def _on_closed(self, error: LognotError) -> None:
         if isinstance(error, ProtocolError):
             self._on_broken()
         # The new process of an action holds the channel until it has become the shell: it is known by now.
-        if self._mark >= 0 and has_started(self._mark):
-            self._started(self._starting)
+        with suppress(OSError):  # it was a mark once: the executor's fault, and its actions
+            if self._mark >= 0 and has_started(self._mark):
+                self._started(self._starting)
         self._starting = None
         self._forget_mark()
         self._channel, channel, self._next = None, self._next, None

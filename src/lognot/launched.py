@@ -11,7 +11,7 @@ import os
 import socket
 from dataclasses import dataclass
 
-from lognot.channel import Channel, ChannelClosed
+from lognot.channel import Channel, ChannelClosed, limit_descriptors
 from lognot.messages import (
     EXECUTOR_TO_SUPERVISOR,
     LAUNCHER_TO_SUPERVISOR,
@@ -19,6 +19,8 @@ from lognot.messages import (
     LaunchExecutor,
 )
 from lognot.users import Account
+
+_ACCEPTS = EXECUTOR_TO_SUPERVISOR | LAUNCHER_TO_SUPERVISOR
 
 
 @dataclass(slots=True)
@@ -43,8 +45,9 @@ def connect_executor(path: str, account: Account) -> Launched:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
         sock.setblocking(False)  # a queue of connections that is full is an error, too
+        limit_descriptors(sock, _ACCEPTS)
         sock.connect(path)
-        channel = Channel(sock, EXECUTOR_TO_SUPERVISOR | LAUNCHER_TO_SUPERVISOR)
+        channel = Channel(sock, _ACCEPTS)
         with contextlib.suppress(ChannelClosed):  # said again by the loop
             channel.send(LaunchExecutor(account.uid, account.gid))
     except OSError as error:

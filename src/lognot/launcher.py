@@ -75,7 +75,7 @@ class Launcher:
         self._listener = listener
         self._load_config = load_config
         self._run_executor = run_executor
-        self._loop = Loop()
+        self._loop = Loop(linger_limit=True)
         self._notifier = Notifier()
         self._in_use: tuple[bytes, Config] | None = None  # with its digest
         self._connections: dict[int, _Connection] = {}  # by pid
@@ -193,7 +193,7 @@ class Launcher:
         if not connection.hangup.closed:
             self._loop.forget(connection.hangup)
             connection.hangup.close()
-        connection.channel.close()
+        self._loop.detach(connection.channel)
         connection.supervisor.close()
 
     # Configs.

@@ -12,15 +12,18 @@ import os
 import selectors
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 from lognot.channel import Channel, ChannelClosed
 from lognot.errors import LognotError, ProtocolError
+from lognot.linger import LingerLimit
 from lognot.messages import Message
 
 # A packet takes some 800 bytes of a socket's buffer (sock_alloc_send_pskb), which holds 208 KiB by default
 # and is seldom allowed more than some MiB (net.core.wmem_max): 16,384 packets in all.
 DRAINS = 256
+FEW_TIMERS = 64  # it is not worth looking for cancelled ones among them
 LONGEST_WAIT_S = 20 * 86400.0  # epoll_wait(2) counts milliseconds in an int
 
 OnMessage = Callable[[Message, int], None]
@@ -48,11 +51,17 @@ class Timer:
 
 
 class Loop:
-    """Selector, timers and channels of one process."""
+    """Selector, timers and channels of one process.
 
-    def __init__(self) -> None:
+    Args:
+        linger_limit: no peer is to hold up the loop by the descriptors that it sends.
+    """
+
+    def __init__(self, *, linger_limit: bool = False) -> None:
+        self._linger_limit: AbstractContextManager[None] = LingerLimit() if linger_limit else nullcontext()
         self._selector = selectors.EpollSelector()
         self._timers: list[tuple[int, int, Timer]] = []
+        self._compact_at = FEW_TIMERS  # timers
         self._on_message: dict[Channel, OnMessage] = {}  # of the attached channels
         self._held_back: set[Channel] = set()  # those of them that hold back
         self._order = itertools.count()  # timers of the same moment in the order in which they were set
@@ -87,7 +96,7 @@ class Loop:
         def ready(events: int) -> None:
             try:
                 if events & selectors.EVENT_READ:
-                    _hand_out(channel.receive(), on_message)
+                    self._hand_out(self._receive(channel), on_message)
                 if events & selectors.EVENT_WRITE and channel.fileno() >= 0 and _is_flushed(channel):
                     self._selector.modify(channel, selectors.EVENT_READ, ready)
                     if on_flushed and not channel.pending_bytes:
@@ -111,10 +120,10 @@ class Loop:
             for _ in range(DRAINS):
                 if on_message is None:
                     break
-                waiting = channel.receive()
+                waiting = self._receive(channel)
                 if not waiting:
                     break
-                _hand_out(waiting, on_message)
+                self._hand_out(waiting, on_message)
         except (ChannelClosed, ProtocolError):
             pass  # the end of what it sent
         self.detach(channel)
@@ -126,7 +135,28 @@ class Loop:
         if channel.fileno() >= 0:
             if channel.fileno() in self._selector.get_map():
                 self._selector.unregister(channel)
-            channel.close()
+            with self._linger_limit:
+                channel.close()
+
+    def close(self, fd: int) -> None:
+        """Close a descriptor that came with a message."""
+        with self._linger_limit:
+            os.close(fd)
+
+    def _receive(self, channel: Channel) -> list[tuple[Message, int]]:
+        with self._linger_limit:
+            return channel.receive()
+
+    def _hand_out(self, messages: list[tuple[Message, int]], on_message: OnMessage) -> None:
+        """Call for each message; when one makes no sense, the descriptors of those behind it are closed."""
+        waiting = iter(messages)
+        try:
+            for message, fd in waiting:
+                on_message(message, fd)
+        finally:
+            for _, fd in waiting:
+                if fd >= 0:
+                    self.close(fd)
 
     def send(self, channel: Channel, message: Message, fd: int = -1) -> None:
         """Send on an attached channel; what does not fit now goes out by itself.
@@ -151,7 +181,18 @@ class Loop:
         """Make a call at a time, or as soon after it as the loop turns."""
         timer = Timer(call)
         heapq.heappush(self._timers, (deadline_ns, next(self._order), timer))
+        if len(self._timers) > self._compact_at:
+            self._compact()
         return timer
+
+    def _compact(self) -> None:
+        """Let go of cancelled timers, which would stay until their time: that of an action may be hours away.
+
+        Done again when there are twice as many as are left, so it costs each timer no more than a constant.
+        """
+        self._timers = [entry for entry in self._timers if entry[2].call is not None]
+        heapq.heapify(self._timers)
+        self._compact_at = max(2 * len(self._timers), FEW_TIMERS)
 
     def call_later(self, delay_s: float, call: Callable[[], None]) -> Timer:
         """Make a call after some seconds."""
@@ -178,18 +219,6 @@ class Loop:
         if deadline_ns is None:
             return None
         return min(max(0.0, (deadline_ns - time.monotonic_ns()) / 1e9), LONGEST_WAIT_S)
-
-
-def _hand_out(messages: list[tuple[Message, int]], on_message: OnMessage) -> None:
-    """Call for each message; when one makes no sense, the descriptors of those behind it are closed."""
-    waiting = iter(messages)
-    try:
-        for message, fd in waiting:
-            on_message(message, fd)
-    finally:
-        for _, fd in waiting:
-            if fd >= 0:
-                os.close(fd)
 
 
 def _is_flushed(channel: Channel) -> bool:

@@ -102,7 +102,7 @@ class Monitor:
         self._channel = channel
         self._ledger = ledger
         self._own_line = own_line_pattern(service_pid)
-        self._loop = Loop()
+        self._loop = Loop(linger_limit=True)
         self._notes = Notes(self._loop, self._tell)
         self._dispatchers: dict[int, Dispatcher] = {}
         self._files = Files(ledger, self._notes, self._tell, self._settled, self._on_commit)

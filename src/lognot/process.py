@@ -32,7 +32,11 @@ class StartMark:
 
 
 def has_started(mark_fd: int) -> bool:
-    """Say whether an action has started since the mark was set."""
+    """Say whether an action has started since the mark was set.
+
+    Raises:
+        OSError: it is no mark.
+    """
     return size_of(mark_fd) == 0
 
 

@@ -28,7 +28,8 @@ _CALLS = (
     # boundaries (net/unix/af_unix.c, unix_seqpacket_sendmsg).
     *("recvmsg", "sendmsg", "getsockname", "getpeername", "getsockopt"),
     *("epoll_create1", "epoll_ctl", "epoll_wait", "epoll_pwait", "epoll_pwait2"),
-    # The timer of long searches; the clocks where the kernel must be asked for them (vdso(7)).
+    # The timers of long searches and of closes that wait (linger.py); the clocks where the kernel must be
+    # asked for them (vdso(7)).
     *("setitimer", "clock_gettime", "clock_gettime64", "gettimeofday", "time"),
     # With mprotect(2) a compiler may make its own memory executable: PCRE's, or one of the interpreter.
     *("brk", "mremap", "munmap", "mprotect", "madvise"),

@@ -80,7 +80,8 @@ class SignalQueue:
         self._reader, self._writer = socket.socketpair()
         self._reader.setblocking(False)
         self._writer.setblocking(False)
-        for number in wanted:
+        self._wanted = frozenset(wanted)
+        for number in self._wanted:
             signal.signal(number, _do_nothing)
         signal.signal(signal.SIGIO, signal.SIG_IGN)
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
@@ -91,9 +92,10 @@ class SignalQueue:
         return self._reader.fileno()
 
     def take(self) -> list[signal.Signals]:
-        """Give the signals that came, in order."""
+        """Give the signals that came, in order; of those that have a handler, the wanted ones."""
         with contextlib.suppress(BlockingIOError):
-            return [signal.Signals(number) for number in self._reader.recv(4096)]
+            came = self._reader.recv(4096)
+            return [signal.Signals(number) for number in came if number in self._wanted]
         return []
 
 

@@ -102,7 +102,7 @@ class Supervisor:
         self._roles = roles
         self._journal = journal
         self._on_ready = on_ready
-        self._loop = Loop()
+        self._loop = Loop(linger_limit=True)
         self._continuity = continuity
         self._saved: SavedLogs = saved or {}
         self._ledger = (continuity.ledger if continuity else None) or Ledger()
@@ -309,7 +309,7 @@ class Supervisor:
             return
         ends: tuple[socket.socket, ...] = ()
         try:
-            ends = socket_pair()
+            ends = socket_pair(m.EXECUTOR_TO_MONITOR, m.MONITOR_TO_EXECUTOR)
             self._monitor.send(m.ConnectExecutor(executor.executor_id), ends[0].fileno())
             executor.keeper.send(m.ConnectMonitor(), ends[1].fileno())
             executor.connected = True

@@ -11,12 +11,15 @@ from __future__ import annotations
 import mmap
 import os
 import random
+import signal
 import socket
 import struct
 import sys
 import time
 from collections.abc import Callable, Iterator
 
+from lingering import Lingering
+from lognot import channel as channel_module
 from lognot import messages as m
 from lognot.channel import Channel
 from lognot.ledger import Ledger
@@ -28,6 +31,8 @@ MONITORS, EXECUTORS, SENT = range(3)
 MESSAGES = 20_000  # of a flood
 LOOKS = 1500  # of a flood of questions, each of which the supervisor walks a path for
 COUNTERS = struct.Struct("QQQ")
+LINGER_S = 1000  # of a socket: longer than the test
+SINCE_LINUX_6_16 = "_SO_PASSRIGHTS"
 STUCK = 200  # tries in a row that meet a full socket: the other side waits for us to read
 WAIT_S = 0.005  # between two of them; the other side works meanwhile
 
@@ -52,7 +57,7 @@ class Hostile:
     """What a process that was taken over does with its sockets: raw packets, as fast as they go."""
 
     def __init__(self, sock: socket.socket, counters: Counters) -> None:
-        self._sock = sock
+        self.sock = sock
         self._counters = counters
         self.dice = random.Random(1)
         sock.setblocking(False)
@@ -62,9 +67,9 @@ class Hostile:
         for _ in range(STUCK):
             try:
                 if fds:
-                    socket.send_fds(self._sock, [data], fds)
+                    socket.send_fds(self.sock, [data], fds)
                 else:
-                    self._sock.send(data)
+                    self.sock.send(data)
                 self._counters.add(SENT)
                 return
             except BlockingIOError:
@@ -80,7 +85,7 @@ class Hostile:
         found = []
         while True:
             try:
-                _, fds, _, _ = socket.recv_fds(self._sock, 1_000_000, 200)
+                _, fds, _, _ = socket.recv_fds(self.sock, 1_000_000, 200)
             except BlockingIOError:
                 return found
             found += fds
@@ -220,12 +225,31 @@ def _orphan(peer: Hostile) -> None:
             os._exit(0)
 
 
+def _descriptors_that_linger(peer: Hostile) -> None:
+    """Whoever closes one last would wait for it: the supervisor, which takes none, or the monitor."""
+    pong = b"\0" + m.encode(m.Pong())
+    mark = b"\0" + m.encode(m.UseStartMark())
+    monitors: list[socket.socket] = []
+    while not monitors:
+        found = [fd for fd in peer.read() if os.readlink(f"/proc/self/fd/{fd}").startswith("socket:")]
+        monitors = [socket.socket(fileno=fd) for fd in found]
+        time.sleep(WAIT_S)
+    lingering = [Lingering(LINGER_S) for _ in range(8)]
+    os.kill(os.getppid(), signal.SIGSTOP)  # it must not be quicker than we are with closing our own copy
+    for number, one in enumerate(lingering):
+        one.send(*((monitors[0], mark) if number % 2 else (peer.sock, pong)))
+    os.kill(os.getppid(), signal.SIGCONT)
+    while True:  # who reads the other end must not end, or the sockets would
+        signal.pause()
+
+
 EXECUTOR_ATTACKS: tuple[Callable[[Hostile], None], ...] = (
     _executor_flood,
     _actions_that_do_not_run,
     _a_pid_that_cannot_be,
     _break_the_monitor,
     _orphan,
+    _descriptors_that_linger,
 )
 
 
@@ -255,6 +279,8 @@ class _HostileStart(_Start):
 def main() -> int:
     """Run it."""
     counters, role, config, logfile = sys.argv[1:]
+    # As on the kernels that deliver descriptors to whoever takes none: no socket has such an option.
+    setattr(channel_module, SINCE_LINUX_6_16, -1)
     service = _HostileStart(Options(config, logfile=logfile, verbose=True))
     service.role = role
     service.counters = Counters(counters)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,6 +17,15 @@ def open_descriptors() -> dict[int, str]:
         except FileNotFoundError:  # that of the listing itself
             continue
     return found
+
+
+def kernel_can_refuse_descriptors() -> bool:
+    """SO_PASSRIGHTS of AF_UNIX sockets is there: Linux 6.16."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        try:
+            return sock.getsockopt(socket.SOL_SOCKET, 83) == 1
+        except OSError:
+            return False
 
 
 @contextmanager

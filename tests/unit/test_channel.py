@@ -5,8 +5,10 @@ from __future__ import annotations
 import array
 import os
 import resource
+import signal
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -26,7 +28,7 @@ from lognot.channel import (
     socket_pair,
 )
 from lognot.errors import ProtocolError
-from unit.descriptors import nothing_leaks, open_descriptors
+from unit.descriptors import kernel_can_refuse_descriptors, nothing_leaks, open_descriptors
 from unit.test_messages import ALL, ANY_MESSAGE
 
 WITH_FDS = frozenset({m.UseWatches, m.ConnectExecutor, m.LogOpened, m.Stop, m.Ping, m.RunAction})
@@ -232,6 +234,33 @@ def test_a_peer_that_never_reads_is_given_up(
     assert both.peer.pending_bytes < 1_000_000 + 2 * len(LONG.line)
 
 
+@contextmanager
+def within(limit_s: float) -> Iterator[None]:
+    """Fail when it takes longer, also in a system call that blocks."""
+
+    def fail(number: int, frame: object) -> None:
+        pytest.fail(f"it has blocked for {limit_s:g} s")
+
+    before = signal.signal(signal.SIGALRM, fail)
+    signal.setitimer(signal.ITIMER_REAL, limit_s)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_whoever_shares_our_end_cannot_make_it_block(pair: Callable[..., Pair]) -> None:
+    """O_NONBLOCK is a flag of what the launcher and its executor share."""
+    both = pair()
+    os.set_blocking(both.ours.fileno(), True)
+    with within(5):
+        assert both.ours.receive() == []
+        while not both.ours.pending_bytes:
+            both.ours.send(m.Stop(0))
+        assert not both.ours.flush()
+
+
 # Peers that are gone.
 
 
@@ -423,6 +452,20 @@ def test_both_ends_are_close_on_exec_and_do_not_block(pair: Callable[..., Pair])
             assert not os.get_blocking(end.fileno())
             assert end.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE) == socket.SOCK_SEQPACKET
             end.close()
+
+
+@pytest.mark.skipif(not kernel_can_refuse_descriptors(), reason="needs Linux 6.16")
+def test_an_end_that_takes_no_descriptor_gets_none(file: int) -> None:
+    one, other = socket_pair(WITHOUT_FDS, WITH_FDS)
+    with one, other:
+        with pytest.raises(PermissionError):
+            socket.send_fds(other, [packet(m.Pong())], [file])
+        socket.send_fds(one, [packet(m.ConnectExecutor(1))], [file])
+    one, other = socket_pair(WITH_FDS, WITHOUT_FDS)
+    with one, other:
+        socket.send_fds(other, [packet(m.ConnectExecutor(1))], [file])
+        with pytest.raises(PermissionError):
+            socket.send_fds(one, [packet(m.Pong())], [file])
 
 
 def test_what_the_peer_cannot_have_yet(pair: Callable[..., Pair]) -> None:

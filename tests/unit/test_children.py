@@ -8,6 +8,7 @@ import os
 import resource
 import select
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator
 
@@ -22,7 +23,7 @@ from lognot.children import LONGEST_DELAY_S, Backoff, Child, ask_child, how_it_e
 from lognot.errors import LognotError
 from lognot.privileges import JIT_FILE_BYTES
 from lognot.users import current_account
-from unit.descriptors import nothing_leaks, open_descriptors
+from unit.descriptors import kernel_can_refuse_descriptors, nothing_leaks, open_descriptors
 
 SECOND_NS = 10**9
 DEADLINE_S = 20.0
@@ -298,6 +299,17 @@ def test_a_role_inherits_nothing_but_its_channel() -> None:
     assert found[:3] == [os.devnull] * 3
     assert len(found) == 4
     assert found[3].startswith("socket:")
+    ended(child)
+
+
+@pytest.mark.skipif(not kernel_can_refuse_descriptors(), reason="needs Linux 6.16")
+def test_a_role_cannot_send_a_descriptor_unless_it_may() -> None:
+    def send_one(channel: Channel) -> None:
+        with socket.socket(fileno=os.dup(channel.fileno())) as sock:
+            socket.send_fds(sock, [b"\0" + m.encode(m.Pong())], [0])
+
+    child = start(send_one)
+    assert "Operation not permitted" in str(received(child))
     ended(child)
 
 

@@ -217,6 +217,23 @@ def test_nonsense_is_reported(bench: Bench) -> None:
     assert bench.broken == 1
 
 
+def test_a_start_mark_that_is_no_file_is_reported(bench: Bench) -> None:
+    """Where a pipe ends cannot be asked."""
+    executor = bench.executor()
+    bench.dispatcher.run(action(1))
+    reader, writer = os.pipe()
+    executor.send(UseStartMark(), reader)
+    executor.send(starting(1))
+    os.close(reader)
+    os.close(writer)
+    bench.turn()
+    assert bench.broken == 1
+    executor.close()
+    bench.turn()
+    assert bench.broken == 1
+    assert positions(bench.executor()) == [1]
+
+
 def test_retired_waits_for_nothing(bench: Bench) -> None:
     executor = bench.executor()
     bench.dispatcher.run(action(1))

@@ -70,21 +70,35 @@ class Packet:
 
     data: bytes
     fds: int
+    pipes: bool = False
 
 
 def packets(kinds: frozenset[type[m.Message]]) -> st.SearchStrategy[list[Packet]]:
     """What a peer that may send these types could try."""
     known = [RUN_ACTION if kind is RunAction else MESSAGES[kind] for kind in kinds]
-    fitting = st.one_of(known).map(lambda message: Packet(b"\0" + m.encode(message), type(message).fds))
+    fitting = st.builds(
+        lambda message, pipes: Packet(b"\0" + m.encode(message), type(message).fds, pipes),
+        st.one_of(known),
+        st.booleans(),
+    )
     encoded = st.one_of(list(MESSAGES.values())).map(m.encode)
     data = encoded.map(lambda data: b"\0" + data) | encoded.map(lambda data: b"\1" + data[: len(data) // 2])
-    unfitting = st.builds(Packet, data | st.binary(max_size=64), st.integers(0, 2))
+    unfitting = st.builds(Packet, data | st.binary(max_size=64), st.integers(0, 2), st.booleans())
     return st.builds(list.__add__, st.lists(fitting, max_size=20), st.lists(unfitting, max_size=5))
+
+
+def useless(is_pipe: bool) -> int:
+    """A descriptor: of a device, or of a pipe, where most calls fail."""
+    if not is_pipe:
+        return os.open(os.devnull, os.O_RDONLY)
+    reader, writer = os.pipe()
+    os.close(writer)
+    return reader
 
 
 def speak(channel: Channel, packet: Packet) -> bool:
     """Send a packet, with descriptors of no use; False when nobody listens any more."""
-    fds = [os.open(os.devnull, os.O_RDONLY) for _ in range(packet.fds)]
+    fds = [useless(packet.pipes) for _ in range(packet.fds)]
     try:
         socket.send_fds(channel._sock, [packet.data or b"\0"], fds)
     except OSError:

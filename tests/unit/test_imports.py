@@ -45,8 +45,9 @@ LAYERS: tuple[tuple[str, set[str]], ...] = (
     ),
     (
         "concepts",
-        {"action", "budget", "channel", "frequency", "ini", "items", "journal", "ledger", "lint", "literals"}
+        {"action", "budget", "channel", "frequency", "ini", "items", "journal", "ledger", "linger", "lint"}
         | {
+            "literals",
             "loop",
             "mounts",
             "opening",

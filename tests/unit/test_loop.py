@@ -6,13 +6,16 @@ import gc
 import os
 import socket
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lognot import messages as m
 from lognot.channel import MAX_MESSAGE_BYTES, Channel, socket_pair
 from lognot.errors import LognotError, ProtocolError
-from lognot.loop import Loop
+from lognot.loop import FEW_TIMERS, Loop
 from unit.descriptors import nothing_leaks
 
 PING = b"\0" + m.encode(m.Ping())
@@ -151,4 +154,46 @@ def test_it_says_when_all_that_waited_has_gone_out() -> None:
     assert flushed == [True]
     loop.detach(ours)
     peer.close()
+    loop._selector.close()
+
+
+# Timers.
+
+
+def test_cancelled_timers_do_not_pile_up() -> None:
+    loop = Loop()
+    for _ in range(20_000):
+        loop.call_later(86_400, lambda: None).cancel()
+    assert len(loop._timers) <= FEW_TIMERS
+    loop._selector.close()
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), max_size=300))
+def test_timers_are_called_in_order_whatever_was_cancelled(made: list[tuple[int, bool]]) -> None:
+    loop = Loop()
+    called: list[tuple[int, int]] = []
+    timers = [loop.call_at(at, partial(called.append, (at, index))) for index, (at, _) in enumerate(made)]
+    for timer, (_, is_cancelled) in zip(timers, made, strict=True):
+        if is_cancelled:
+            timer.cancel()
+    for _ in range(FEW_TIMERS):
+        loop.call_at(6, lambda: None).cancel()
+    loop.turn(wait=False)
+    assert called == sorted((at, index) for index, (at, is_cancelled) in enumerate(made) if not is_cancelled)
+    loop._selector.close()
+
+
+def test_a_timer_may_set_and_cancel_others() -> None:
+    """Also so many that the cancelled ones are let go of meanwhile."""
+    loop = Loop()
+    called: list[int] = []
+
+    def set_others() -> None:
+        for number in range(3 * FEW_TIMERS):
+            loop.call_at(2, partial(called.append, number))
+            loop.call_at(2, lambda: None).cancel()
+
+    loop.call_at(1, set_others)
+    loop.turn(wait=False)
+    assert called == list(range(3 * FEW_TIMERS))
     loop._selector.close()
