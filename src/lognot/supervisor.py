@@ -76,6 +76,7 @@ class _Executor:
     connected: bool = False  # it and the monitor that runs have a connection
     connecting: bool = False  # it will be tried again
     configured: bool = False  # it has answered since it was given the config in use
+    failure: bytes = b""  # why it failed, as last said
 
 
 class Supervisor:
@@ -416,7 +417,7 @@ class Supervisor:
             on_message=lambda message, fd: self._on_executor_message(executor, message),
             on_start=lambda: self._on_executor_start(executor),
             on_end=lambda wait_status: self._on_executor_end(executor),
-            on_give_up=self._give_up,
+            on_give_up=None,  # the user of its actions may kill it, and is not to end the others' with it
         )
         executor = _Executor(executor_id, account, keeper, _quota_journal(self._journal, keeper.name))
         return executor
@@ -447,7 +448,11 @@ class Supervisor:
                 executor.running.pop(pid, None)
                 report.action_finished(executor.journal, self._catalogue.item(item_id), message)
                 self._status_later()
-            case m.Note():
+            case m.Note(m.Notice.ROLE_FAILED) if executor.keeper.failing and message.text == executor.failure:
+                pass  # the keeper says now and then that it still fails
+            case m.Note(notice):
+                if notice is m.Notice.ROLE_FAILED:
+                    executor.failure = message.text
                 self._on_note(executor.journal, executor.keeper.name, message)
             case m.PeerBroke():
                 self._monitor.expel(ProtocolError("what it sent to an executor does not validate"))

@@ -91,7 +91,7 @@ def test_no_action_is_lost_or_run_twice_when_its_executor_is_killed(
 
 @pytest.mark.root
 def test_an_executor_that_has_nothing_to_do_may_be_killed_for_ever(service: Make, log: Path) -> None:
-    """Five deaths before it came up would end the service; one that is idle has come up all the same."""
+    """One that is idle has come up all the same: its deaths are none of one that fails."""
     lognot = service(EVERY_LINE).start()
     for _ in range(7):
         victim = lognot.role("executor")
@@ -140,22 +140,82 @@ def test_when_the_supervisor_is_killed_only_its_actions_go_on(
     assert not (tmp_path / "told").exists()
 
 
-@pytest.mark.parametrize("role", ["monitor", "executor"])
-def test_a_role_that_never_comes_up_ends_the_service(tmp_path: Path, log: Path, role: str) -> None:
-    """So that the service manager learns of it, and not only the log."""
-    shutil.copytree(SOURCE, tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__"))
-    with (tmp_path / "src" / "lognot" / f"{role}.py").open("a") as file:
-        file.write(f"\n\ndef run_{role}(*_):\n    raise RuntimeError('out of \\x1b order')\n")
-    lognot = Custom(tmp_path, EVERY_LINE)
-    lognot.source = tmp_path / "src"
-    try:
-        lognot.start(ready=False)
-        assert lognot.process is not None
-        assert lognot.process.wait(20) == 1
-        assert len(re.findall(rf"{role}.* failed: RuntimeError: out of \\x1b order", lognot.log)) == 5
-        assert re.search(rf"error: {role}.* ended 5 times before it was ready \(exit status 1\)", lognot.log)
-    finally:
+Change = Callable[[str, str, str], Custom]
+
+
+@pytest.fixture
+def changed(tmp_path: Path, log: Path) -> Iterator[Change]:
+    """A function that starts a lognot with more text in one of its modules."""
+    made: list[Custom] = []
+
+    def make(module: str, text: str, config: str) -> Custom:
+        shutil.copytree(SOURCE, tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__"))
+        with (tmp_path / "src" / "lognot" / f"{module}.py").open("a") as file:
+            file.write(f"\n\n{text}")
+        tmp_path.chmod(0o755)
+        made.append(Custom(tmp_path, config))
+        made[-1].source = tmp_path / "src"
+        made[-1].start(ready=False)
+        return made[-1]
+
+    yield make
+    for lognot in made:
         lognot.end()
+
+
+FAILS = "def run_{}(*_):\n    raise RuntimeError('out of \\x1b order')\n"
+
+
+def test_a_monitor_that_never_comes_up_ends_the_service(changed: Change) -> None:
+    """So that the service manager learns of it, and not only the log."""
+    lognot = changed("monitor", FAILS.format("monitor"), EVERY_LINE)
+    assert lognot.process is not None
+    assert lognot.process.wait(20) == 1
+    assert len(re.findall(r"monitor failed: RuntimeError: out of \\x1b order", lognot.log)) == 5
+    assert "error: monitor ended 5 times before it was ready (exit status 1); giving up" in lognot.log
+
+
+def test_an_executor_that_never_comes_up_has_its_actions_wait(changed: Change, log: Path) -> None:
+    """Everybody else's go on."""
+    lognot = changed("executor", FAILS.format("executor"), EVERY_LINE)
+    lognot.wait_notification("READY=1")
+    append(log, "word\n")
+    lognot.wait_log(r"\[ITEM\] fired")
+    lognot.wait_log("will be started again", 4)
+    [error] = lognot.wait_log(r"error: executor of \S+ ended 5 times before it was ready \(exit status 1\)")
+    assert "its actions wait" in error
+    assert len(re.findall(r"executor of \S+ failed: RuntimeError: out of \\x1b order", lognot.log)) == 5
+    assert lognot.stop() == 0
+    assert "1 actions were dropped" in lognot.log
+
+
+@pytest.mark.root
+def test_whoever_may_kill_one_executor_ends_no_service(changed: Change, log: Path, tmp_path: Path) -> None:
+    """An executor has the user of its actions, who may send it any signal."""
+    hold = tmp_path / "hold"
+    hold.touch()
+    held = f"while args[1].name == 'daemon' and os.path.exists({str(hold)!r}): time.sleep(0.01)"
+    lognot = changed(
+        "executor",
+        f"honest = run_executor\ndef run_executor(*args):\n    {held}\n    honest(*args)\n",
+        "[ITEM]\nuid = daemon\npath = @/log\nupbound_action = echo his\n"
+        "[OTHER]\nuid = root\npath = @/log\nupbound_action = echo ours\n",
+    )
+    for number in range(1, 6):
+        started = lognot.wait_log(r"executor of daemon started as pid", number)
+        os.kill(int(started[-1].rpartition(" ")[2]), signal.SIGKILL)
+    [error] = lognot.wait_log(
+        r"error: executor of daemon ended 5 times before it was ready \(killed by SIGKILL\)"
+    )
+    assert "its actions wait" in error
+    lognot.wait_notification("READY=1")
+    append(log, "word\n")
+    lognot.wait_log(r"\[OTHER\] says: ours")
+    assert "says: his" not in lognot.log
+    hold.unlink()
+    lognot.wait_log(r"\[ITEM\] says: his")
+    lognot.wait_log(r"executor of daemon started as pid", 6)
+    assert lognot.stop() == 0
 
 
 # The end.
