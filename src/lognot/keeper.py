@@ -82,6 +82,7 @@ class Keeper:
         self._unprovided: OSError | None = None
         self._trouble = ""  # why it cannot be started, as last said
         self._lost = False  # the process was told to end by force, or has ended
+        self._accused = False  # it is ended on another role's word
 
     def start(self) -> None:
         """Start the role, unless it runs or is to run no more."""
@@ -93,7 +94,7 @@ class Keeper:
             self._start_later(error)
             return
         self.child = child
-        self._lost = False
+        self._lost = self._accused = False
         self._loop.attach(child.channel, self._on_message, self.expel, holds_back=True)
         if isinstance(child, Child):
             self.runs_as(child.pid)
@@ -151,12 +152,17 @@ class Keeper:
             except LognotError as error:  # it has stopped reading
                 self.expel(error)
 
-    def expel(self, error: LognotError) -> None:
-        """End it, since its channel cannot be used any more; what has been done already is not done again."""
+    def expel(self, error: LognotError, *, accused: bool = False) -> None:
+        """End it, since its channel cannot be used any more; what has been done already is not done again.
+
+        One that is `accused` is ended on another role's word. That may be a lie, so it does not count as one
+        that failed; whoever passes the accusations on bounds how many there may be.
+        """
         child = self.child
         if not child or self._lost:
             return
         self._lost = True
+        self._accused = accused
         if not isinstance(error, ChannelClosed):
             text = f"{self.name} (pid {child.pid}) is ended, since it broke the protocol: {error}"
             self._journal.write(Event.ROLE_EXPELLED, ERROR, text, role=self.name)
@@ -195,7 +201,7 @@ class Keeper:
             self._start_later(unprovided)
             return
         how = how_it_ended(status)
-        self._deaths_at_boot += 1
+        self._deaths_at_boot += not self._accused
         if self._deaths_at_boot >= self._attempts and self._on_give_up:
             text = f"{self.name} ended {self._attempts} times before it was ready ({how}); giving up"
             self._journal.write(Event.ROLE_ENDED, ERROR, text, role=self.name)

@@ -51,6 +51,11 @@ STATUS_INTERVAL_S = 1.0  # `systemctl status` need not change more often
 ROLE_BURST_BYTES = 8 * 1024 * 1024
 ROLE_BYTES_PER_S = 128 * 1024
 
+# An executor may say of the monitor that it broke the protocol three times at once, and then once in 20 s. An
+# honest one hardly ever has to; one that was taken over is not to keep everybody's monitor from coming up.
+ACCUSATIONS = 3
+ACCUSATION_S = 20
+
 # Nobody changes a config that was handed out, we neither (memfd_create(2)).
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
@@ -76,6 +81,7 @@ class _Executor:
     connected: bool = False  # it and the monitor that runs have a connection
     connecting: bool = False  # it will be tried again
     configured: bool = False  # it has answered since it was given the config in use
+    accusations: Quota = field(default_factory=lambda: Quota(ACCUSATIONS * ACCUSATION_S, 1))
     failure: bytes = b""  # why it failed, as last said
 
 
@@ -364,8 +370,14 @@ class Supervisor:
                 self._watchdog.answered("monitor")
 
     def _on_peer_broke(self, executor: _Executor | None) -> None:
+        """End an executor on the monitor's word, however often: it can do no more than hold up actions.
+
+        That it could as well by not asking for them. And an honest monitor says so of each new executor that
+        is taken over: to end it for that would be what they want.
+        """
         if executor:
-            executor.keeper.expel(ProtocolError("what it sent to the monitor does not validate"))
+            error = ProtocolError("what it sent to the monitor does not validate")
+            executor.keeper.expel(error, accused=True)
 
     def _on_begun(self, token: int) -> None:
         if token != self._begin_token:
@@ -455,7 +467,7 @@ class Supervisor:
                     executor.failure = message.text
                 self._on_note(executor.journal, executor.keeper.name, message)
             case m.PeerBroke():
-                self._monitor.expel(ProtocolError("what it sent to an executor does not validate"))
+                self._on_monitor_accused(executor)
             case m.ExecutorStarted(pid):
                 self._on_launched(executor, pid)
             case m.ExecutorEnded(wait_status):
@@ -466,6 +478,12 @@ class Supervisor:
                 executor.configured = True
                 self._ready_if_complete()
                 self._watchdog.answered(executor.keeper.name)
+
+    def _on_monitor_accused(self, executor: _Executor) -> None:
+        """End the monitor on an executor's word, or the executor when it says so too often."""
+        if not executor.accusations.take(ACCUSATION_S, time.monotonic_ns()):
+            raise ProtocolError("it accuses the monitor again and again")
+        self._monitor.expel(ProtocolError("what it sent to an executor does not validate"), accused=True)
 
     def _on_launched(self, executor: _Executor, pid: int) -> None:
         child = executor.keeper.child

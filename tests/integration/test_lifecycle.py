@@ -218,6 +218,38 @@ def test_whoever_may_kill_one_executor_ends_no_service(changed: Change, log: Pat
     assert lognot.stop() == 0
 
 
+@pytest.mark.root
+def test_an_executor_that_accuses_the_monitor_again_and_again_is_ended_itself(
+    changed: Change, log: Path
+) -> None:
+    """A monitor is ended on an executor's word, and is not to be kept from coming up by it."""
+    accuse = (
+        "from lognot import messages as m\n"
+        "honest = run_executor\n"
+        "def run_executor(channel, account, *args):\n"
+        "    if account.name == 'root':\n        honest(channel, account, *args)\n        return\n"
+        "    channel.send(m.Pong())\n"
+        "    sock = channel._sock\n"
+        "    while True:\n"
+        "        sock.setblocking(True)\n"
+        "        sock.send(b'\\0' + m.encode(m.PeerBroke(0)))\n"
+        "        time.sleep(0.001)\n"
+    )
+    lognot = changed(
+        "executor",
+        accuse,
+        "[ITEM]\nuid = daemon\npath = @/log\nupbound_action = echo his\n"
+        "[OTHER]\nuid = root\npath = @/log\nupbound_action = echo ours\n",
+    )
+    lognot.wait_notification("READY=1")
+    append(log, "word\n")
+    lognot.wait_log(r"\[OTHER\] says: ours")
+    ended = r"executor of daemon \(pid \d+\) is ended, .*: it accuses the monitor again and again"
+    lognot.wait_log(ended, 8)
+    assert lognot.log.count("what it sent to an executor does not validate") < 8
+    assert lognot.stop() == 0
+
+
 # The end.
 
 

@@ -171,6 +171,18 @@ def test_one_that_comes_up_after_all_is_told_of_and_is_quick_again(monkeypatch: 
     ]
 
 
+def test_one_that_others_accuse_is_not_given_up_for_it(mortal: Mortal) -> None:
+    """It may be a lie; who believes it bounds how often."""
+    starts = 3 * BOOT_ATTEMPTS
+
+    def accuse() -> None:
+        if mortal.starts < starts:
+            mortal.keeper.expel(ProtocolError("they say so"), accused=True)
+
+    mortal.keeper._on_start = accuse
+    assert mortal.run() == starts + BOOT_ATTEMPTS - 1
+
+
 def test_a_start_at_once_leaves_no_second_one_for_later(monkeypatch: pytest.MonkeyPatch) -> None:
     """Or each reload would add one more to those that are tried again and again."""
     clock = Clock(monkeypatch)
