@@ -278,17 +278,28 @@ def line_of(priority: int, message: str) -> str:
     return f"{now} {socket.gethostname()} {IDENTIFIER}[{os.getpid()}]: {_WORDS[priority]}: {message}"
 
 
+class Counting(Protocol):
+    """Whoever leaves records out and counts them."""
+
+    def say_left_out(self) -> None:
+        """Write how many, and begin to count anew."""
+
+
 class Journal:
     """What the rest of the program writes to.
 
     Args:
         sinks: every record goes to each of them.
         verbose: let debug records pass.
+
+    Attributes:
+        counting: those who have left something out and not said so yet (quota.py).
     """
 
     def __init__(self, sinks: tuple[Sink, ...], *, verbose: bool = False) -> None:
         self._outlets = tuple(_Outlet(sink) for sink in sinks)
         self._verbose = verbose
+        self.counting: set[Counting] = set()
 
     def write(self, event: Event, priority: int, message: str, /, **fields: str | bytes | int | None) -> None:
         """Write one record.
@@ -320,6 +331,11 @@ class Journal:
         for outlet in self._outlets:
             with contextlib.suppress(OSError):
                 outlet.say_lost()
+
+    def say_left_out(self) -> None:
+        """Say what was left out and not said yet."""
+        while self.counting:
+            self.counting.pop().say_left_out()
 
     def reopen(self) -> None:
         """Reopen the log file, after it was rotated.

@@ -34,7 +34,7 @@ from lognot.ledger import Ledger
 from lognot.logs import Logs
 from lognot.loop import Loop, Timer
 from lognot.mounts import MountTable
-from lognot.quota import Quota, QuotaJournal
+from lognot.quota import SAID_EVERY_NS, Quota, QuotaJournal
 from lognot.service import KILL_AFTER_S, STOP_GRACE_S, Notifier, SignalQueue
 from lognot.settings import MAX_ATHREAD_COUNT, Config, config_to_json
 from lognot.users import Account
@@ -143,6 +143,7 @@ class Supervisor:
         self._status_timer: Timer | None = None
         self._retry_timer: Timer | None = None
         self._lost_timer: Timer | None = None
+        self._left_out_timer: Timer | None = None
         self._watch_timer: Timer | None = None  # no inotify instance could be had
         self._mounts = MountTable()
         self._mounts_timer: Timer | None = None
@@ -165,6 +166,7 @@ class Supervisor:
         while self._exit_status is None:
             self._loop.turn()
             self._say_lost_later()
+        self._journal.say_left_out()
         if self._continuity is not None:
             self._continuity.save()
             self._continuity.close()
@@ -544,10 +546,16 @@ class Supervisor:
     def _say_lost_later(self) -> None:
         if self._journal.lost and self._lost_timer is None:
             self._lost_timer = self._loop.call_later(RETRY_LIMITED_S, self._say_lost)
+        if self._journal.counting and self._left_out_timer is None:
+            self._left_out_timer = self._loop.call_later(SAID_EVERY_NS / 10**9, self._say_left_out)
 
     def _say_lost(self) -> None:
         self._lost_timer = None
         self._journal.say_lost()
+
+    def _say_left_out(self) -> None:
+        self._left_out_timer = None
+        self._journal.say_left_out()
 
     # The service manager.
 

@@ -351,6 +351,37 @@ def test_a_log_file_that_cannot_be_reopened_stays_in_use(service: Make, log: Pat
     assert lognot.stop() == 0
 
 
+def test_what_is_left_out_of_it_is_said_in_time(changed: Change, log: Path) -> None:
+    """Also when whoever said too much says no more."""
+    small = "ROLE_BURST_BYTES, ROLE_BYTES_PER_S, SAID_EVERY_NS = 8192, 1, 10**9\n"
+    config = "[ITEM]\npath = @/log\nupbound_action = seq 100\n"
+    left_out = r"too much to log about executor of \S+: (\d+) records were left out$"
+    lognot = changed("supervisor", small, config)
+    lognot.wait_notification("READY=1")
+    append(log, "x\n")
+    lognot.wait_log(r"too much to log about executor of \S+: records are left out, and counted")
+    lognot.wait_log(left_out)
+    assert lognot.stop() == 0
+    said = lognot.log.count("[ITEM] says: ")
+    assert 0 < said < 100
+    assert said + sum(map(int, re.findall(left_out, lognot.log, re.MULTILINE))) >= 100
+
+
+def test_what_is_left_out_before_the_stop_is_said(changed: Change, log: Path) -> None:
+    lognot = changed(
+        "supervisor",
+        "ROLE_BURST_BYTES, ROLE_BYTES_PER_S = 8192, 1\n",
+        "[ITEM]\npath = @/log\nupbound_action = seq 100\n",
+    )
+    lognot.wait_notification("READY=1")
+    append(log, "x\n")
+    lognot.wait_log("records are left out, and counted")
+    assert lognot.stop() == 0
+    [left_out] = re.findall(r": (\d+) records were left out$", lognot.log, re.MULTILINE)
+    assert lognot.log.count("[ITEM] says: ") + int(left_out) >= 100
+    assert lognot.log.splitlines()[-1].endswith("info: stopped")
+
+
 # Reload.
 
 
