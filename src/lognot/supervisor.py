@@ -42,6 +42,7 @@ from lognot.watchdog import Watchdog
 
 STOP_MONITOR_S = 4.0  # the monitor reads what there is for 2 seconds (monitor.STOP_S), and finishes a block
 RETRY_LIMITED_S = 5.0  # a limit of the system was met; nothing tells when there is room again
+HANGS_S = 60.0  # an executor that does not answer for so long is ended; to have its config approved takes 30
 EXECUTORS_S = 3.0  # readiness waits so long for them; they come up later too, and their actions wait
 MOUNTS_S = 0.5  # a change of the mounts mostly comes with others: containers, or a restart of autofs
 STATUS_INTERVAL_S = 1.0  # `systemctl status` need not change more often
@@ -81,6 +82,7 @@ class _Executor:
     connected: bool = False  # it and the monitor that runs have a connection
     connecting: bool = False  # it will be tried again
     configured: bool = False  # it has answered since it was given the config in use
+    asked_ns: int = 0  # when it was asked whether its loop turns; 0: it has answered
     accusations: Quota = field(default_factory=lambda: Quota(ACCUSATIONS * ACCUSATION_S, 1))
     failure: bytes = b""  # why it failed, as last said
 
@@ -478,8 +480,8 @@ class Supervisor:
             case m.Pong():
                 executor.keeper.came_up()
                 executor.configured = True
+                executor.asked_ns = 0
                 self._ready_if_complete()
-                self._watchdog.answered(executor.keeper.name)
 
     def _on_monitor_accused(self, executor: _Executor) -> None:
         """End the monitor on an executor's word, or the executor when it says so too often."""
@@ -495,7 +497,7 @@ class Supervisor:
 
     def _on_executor_end(self, executor: _Executor) -> bool:
         executor.connected = False
-        self._watchdog.answered(executor.keeper.name)
+        executor.asked_ns = 0
         if self._stopping or not executor.wanted:
             del self._executors[executor.executor_id]
             self._stop_when_alone()
@@ -560,11 +562,26 @@ class Supervisor:
     # The service manager.
 
     def _ping(self) -> list[str]:
-        keepers = [self._monitor, *(executor.keeper for executor in self._executors.values())]
-        running = [keeper for keeper in keepers if keeper.child]
-        for keeper in running:
+        for executor in list(self._executors.values()):
+            self._ping_executor(executor)
+        if not self._monitor.child:
+            return []
+        self._monitor.send(m.Ping())
+        return [self._monitor.name]
+
+    def _ping_executor(self, executor: _Executor) -> None:
+        """End an executor that hangs: its user may have stopped it, and nobody else is to hang with it."""
+        keeper, now_ns = executor.keeper, time.monotonic_ns()
+        if not keeper.child:
+            return
+        if not executor.asked_ns:
+            executor.asked_ns = now_ns
             keeper.send(m.Ping())
-        return [keeper.name for keeper in running]
+        elif now_ns - executor.asked_ns >= HANGS_S * 10**9:
+            who = f"{keeper.name} (pid {keeper.child.pid})"
+            text = f"{who} is ended, since it has not answered for {HANGS_S:g} s"
+            self._journal.write(Event.ROLE_ENDED, WARNING, text, role=keeper.name)
+            keeper.kill()
 
     def _status_later(self) -> None:
         if self._status_timer is None:

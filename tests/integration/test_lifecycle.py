@@ -140,7 +140,7 @@ def test_when_the_supervisor_is_killed_only_its_actions_go_on(
     assert not (tmp_path / "told").exists()
 
 
-Change = Callable[[str, str, str], Custom]
+Change = Callable[..., Custom]
 
 
 @pytest.fixture
@@ -148,12 +148,12 @@ def changed(tmp_path: Path, log: Path) -> Iterator[Change]:
     """A function that starts a lognot with more text in one of its modules."""
     made: list[Custom] = []
 
-    def make(module: str, text: str, config: str) -> Custom:
+    def make(module: str, text: str, config: str, environment: dict[str, str] | None = None) -> Custom:
         shutil.copytree(SOURCE, tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__"))
         with (tmp_path / "src" / "lognot" / f"{module}.py").open("a") as file:
             file.write(f"\n\n{text}")
         tmp_path.chmod(0o755)
-        made.append(Custom(tmp_path, config))
+        made.append(Custom(tmp_path, config, environment=environment))
         made[-1].source = tmp_path / "src"
         made[-1].start(ready=False)
         return made[-1]
@@ -544,19 +544,35 @@ def test_it_is_ready_only_when_the_logs_are_watched(service: Make, log: Path) ->
         assert f"ino:{path.stat().st_ino:x} " in watched
 
 
-def test_the_watchdog_is_fed_until_a_role_hangs(service: Make, log: Path) -> None:
+def test_the_watchdog_is_fed_until_the_monitor_hangs(service: Make, log: Path) -> None:
     lognot = service(EVERY_LINE, environment={"WATCHDOG_USEC": "100000"}).start()
     lognot.wait_notification("WATCHDOG=1", 4)
-    for role in ("monitor", "executor"):
-        pid = lognot.role(role)
-        os.kill(pid, signal.SIGSTOP)
-        wait_for(lambda pid=pid: stat_fields(pid)[0] == b"T", "it to be stopped")
-        lognot.wait_notification("")
-        assert fed(lognot, 0.5) <= 2, f"{role}: more than what was on its way"
-        assert fed(lognot, 0.5) == 0, role
-        os.kill(pid, signal.SIGCONT)
-        fed_before = lognot.notifications.count("WATCHDOG=1")
-        lognot.wait_notification("WATCHDOG=1", fed_before + 3)
+    pid = lognot.role("monitor")
+    os.kill(pid, signal.SIGSTOP)
+    wait_for(lambda: stat_fields(pid)[0] == b"T", "it to be stopped")
+    lognot.wait_notification("")
+    assert fed(lognot, 0.5) <= 2, "more than what was on its way"
+    assert fed(lognot, 0.5) == 0
+    os.kill(pid, signal.SIGCONT)
+    fed_before = lognot.notifications.count("WATCHDOG=1")
+    lognot.wait_notification("WATCHDOG=1", fed_before + 3)
+    assert lognot.stop() == 0
+
+
+def test_an_executor_that_hangs_is_ended_and_nobody_waits_for_it(changed: Change, log: Path) -> None:
+    """The user of its actions may stop it, and the service is not to be restarted for that."""
+    lognot = changed("supervisor", "HANGS_S = 1.0\n", EVERY_LINE, {"WATCHDOG_USEC": "100000"})
+    lognot.wait_notification("READY=1")
+    pid = lognot.role("executor")
+    os.kill(pid, signal.SIGSTOP)
+    wait_for(lambda: stat_fields(pid)[0] == b"T", "it to be stopped")
+    lognot.wait_notification("")
+    fed_before = lognot.notifications.count("WATCHDOG=1")
+    append(log, "word\n")
+    lognot.wait_log(rf"executor of \S+ \(pid {pid}\) is ended, since it has not answered")
+    lognot.wait_notification("")
+    assert lognot.notifications.count("WATCHDOG=1") >= fed_before + 5
+    wait_for(lambda: lines_of(log.with_name("out")) == ["word"], "the action")
     assert lognot.stop() == 0
 
 
