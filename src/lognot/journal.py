@@ -278,17 +278,28 @@ def line_of(priority: int, message: str) -> str:
     return f"{now} {socket.gethostname()} {IDENTIFIER}[{os.getpid()}]: {_WORDS[priority]}: {message}"
 
 
+class Counting(Protocol):
+    """Whoever leaves records out and counts them."""
+
+    def say_left_out(self) -> None:
+        """Write how many, and begin to count anew."""
+
+
 class Journal:
     """What the rest of the program writes to.
 
     Args:
         sinks: every record goes to each of them.
         verbose: let debug records pass.
+
+    Attributes:
+        counting: those who have left something out and not said so yet (quota.py).
     """
 
     def __init__(self, sinks: tuple[Sink, ...], *, verbose: bool = False) -> None:
         self._outlets = tuple(_Outlet(sink) for sink in sinks)
         self._verbose = verbose
+        self.counting: set[Counting] = set()
 
     def write(self, event: Event, priority: int, message: str, /, **fields: str | bytes | int | None) -> None:
         """Write one record.
@@ -320,6 +331,11 @@ class Journal:
         for outlet in self._outlets:
             with contextlib.suppress(OSError):
                 outlet.say_lost()
+
+    def say_left_out(self) -> None:
+        """Say what was left out and not said yet."""
+        while self.counting:
+            self.counting.pop().say_left_out()
 
     def reopen(self) -> None:
         """Reopen the log file, after it was rotated.
@@ -359,12 +375,20 @@ def own_line_pattern(pid: int) -> re.Pattern[bytes]:
     """Give a pattern for `match` that knows the lines that the lognot of this pid has written itself.
 
     They must never be reacted to, or one action's record would bring the next. Only the header is looked
-    at: a time (RFC 3164 or RFC 3339), at most one word for the host, in busybox's files facility and
-    severity, and our tag (RFC 5424 has the pid behind a space). Whoever merely gets text into another
-    program's message cannot write there.
+    at, in the forms that our sinks and syslog daemons write: a time (RFC 3164 or RFC 3339), at most one word
+    for the host, in busybox's files facility and severity, and our tag `lognot[PID]: `; or all of RFC 5424's
+    header, with our priority and no message id.
+
+    Whoever merely gets text into another program's message cannot write there, where a syslog daemon writes
+    the header. A program that writes a log of its own may begin its lines with a time, one word and then what
+    a stranger chose: such a line is taken for ours when that is our tag, pid and colon included.
     """
-    time = rb"(?:[A-Z][a-z]{2} [ 0-9][0-9] [0-9:]{8}|[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.,+Z-]+)"
-    priority = rb"(?:<[0-9]{1,3}>(?:1 )?)?"
+    date = rb"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:[.,][0-9]{1,9})?"
+    rfc3339 = date + rb"(?:Z|[+-][0-9]{2}:?[0-9]{2})?"
+    time = rb"(?:[A-Z][a-z]{2} [ 0-9][0-9] [0-9]{2}:[0-9]{2}:[0-9]{2}|" + rfc3339 + rb")"
+    priority = rb"<(?:2[7-9]|3[01])>"  # LOG_DAEMON, and ERROR to DEBUG
     severity = rb"(?: daemon\.(?:err|warn|notice|info|debug))?"
-    tag = OWN_TAG + f"(?:\\[{pid}\\]:| {pid} )".encode()
-    return re.compile(priority + time + rb"(?: [^ ]+)?" + severity + b" " + tag)
+    line = b"(?:" + priority + b")?" + time + rb"(?: [^ ]+)?" + severity + b" " + OWN_TAG
+    rfc5424 = priority + b"1 " + rfc3339 + rb" [^ ]+ " + OWN_TAG
+    end, number = re.escape(b"]: "), str(pid).encode()
+    return re.compile(line + rb"\[" + number + end + b"|" + rfc5424 + b" " + number + b" - ")

@@ -1,7 +1,8 @@
 """Keeps one role running: started, heard, buried and started again. Supervisor only.
 
-A role that dies is back at once, or after a growing delay when it dies again and again; one that does not
-come up is given up. One that breaks the protocol is ended, and its end handled as any other.
+A role that dies is back at once, or after a growing delay when it dies again and again. One that does not
+come up is given up where somebody waits to hear that; otherwise it is tried again for ever, ever more seldom.
+One that breaks the protocol is ended, and its end handled as any other.
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ import time
 from collections.abc import Callable
 
 from lognot.channel import ChannelClosed
-from lognot.children import Backoff, Child, crashed, how_it_ended
+from lognot.children import LONGEST_DELAY_S, Backoff, Child, crashed, how_it_ended
 from lognot.errors import LognotError, reason_of
 from lognot.journal import ERROR, INFO, WARNING, Event, Journal
 from lognot.launched import Launched
-from lognot.loop import Loop, OnMessage
+from lognot.loop import Loop, OnMessage, Timer
 from lognot.messages import Message
 
 BOOT_ATTEMPTS = 5  # a role that never came up will not come up after so many attempts
@@ -26,6 +27,11 @@ ATTEMPTS_AGAIN = (
 QUICK_CRASHES = 30
 LEAVES_S = 1.0  # what a role that closed its channel has, to end
 LEAST_DELAY_S = 0.1  # before fork(2) is tried again
+
+# One that fails, and is not given up. Each start costs everybody something: a fork, and the monitor sends it
+# all that waits. Whoever makes it fail need not be able to have that every second.
+LONGEST_FAILING_DELAY_S = 30.0
+FAILING_SAID_EVERY_NS = 600 * 10**9
 
 
 class Keeper:
@@ -39,7 +45,7 @@ class Keeper:
         on_message: gets what it says.
         on_start: called when it was started, each time: it knows nothing yet.
         on_end: called with its wait status when it has ended, before it is started again; False: do not.
-        on_give_up: called when it never came up.
+        on_give_up: called when it never came up; None: it is never given up.
 
     Attributes:
         child: the process that runs, None when there is none now.
@@ -55,7 +61,7 @@ class Keeper:
         on_message: OnMessage,
         on_start: Callable[[], None],
         on_end: Callable[[int], bool],
-        on_give_up: Callable[[], None],
+        on_give_up: Callable[[], None] | None,
     ) -> None:
         self.name = name
         self.child: Child | Launched | None = None
@@ -70,10 +76,13 @@ class Keeper:
         self._crash_backoff = Backoff(QUICK_CRASHES)
         self._deaths_at_boot = 0
         self._attempts = BOOT_ATTEMPTS
+        self._said_failing_ns = 0
+        self._start_timer: Timer | None = None
         self._stopped = False
         self._unprovided: OSError | None = None
         self._trouble = ""  # why it cannot be started, as last said
         self._lost = False  # the process was told to end by force, or has ended
+        self._accused = False  # it is ended on another role's word
 
     def start(self) -> None:
         """Start the role, unless it runs or is to run no more."""
@@ -85,7 +94,7 @@ class Keeper:
             self._start_later(error)
             return
         self.child = child
-        self._lost = False
+        self._lost = self._accused = False
         self._loop.attach(child.channel, self._on_message, self.expel, holds_back=True)
         if isinstance(child, Child):
             self.runs_as(child.pid)
@@ -101,7 +110,12 @@ class Keeper:
             text = f"cannot start {self.name}, will be tried again in {delay_s:g} s: {trouble}"
             self._journal.write(Event.ROLE_ENDED, ERROR, text, role=self.name)
         self._trouble = trouble
-        self._loop.call_later(delay_s, self.start)
+        self._start_in(delay_s)
+
+    def _start_in(self, delay_s: float) -> None:
+        if self._start_timer:  # it was started meanwhile without waiting for this one, and has ended again
+            self._start_timer.cancel()
+        self._start_timer = self._loop.call_later(delay_s, self.start)
 
     def unprovided(self, error: OSError) -> None:
         """It cannot be given what it needs now: end it, and start another one until it can."""
@@ -109,13 +123,24 @@ class Keeper:
             self._unprovided = error
             self.kill()
 
+    @property
+    def failing(self) -> bool:
+        """It ended so often before it was ready that it is not told of each time any more; never given up."""
+        return self._on_give_up is None and self._deaths_at_boot >= self._attempts
+
     def runs_as(self, pid: int) -> None:
         """Its process is known."""
+        if not self.failing:
+            self._say_started(pid)
+
+    def _say_started(self, pid: int) -> None:
         text = f"{self.name} started as pid {pid}"
         self._journal.write(Event.ROLE_STARTED, INFO, text, role=self.name, pid=pid)
 
     def came_up(self) -> None:
         """It has shown that it works: its next death is no failure to start."""
+        if self.failing and self.child and self.child.pid:
+            self._say_started(self.child.pid)
         self._attempts = ATTEMPTS_AGAIN
         self._deaths_at_boot = 0
 
@@ -127,12 +152,17 @@ class Keeper:
             except LognotError as error:  # it has stopped reading
                 self.expel(error)
 
-    def expel(self, error: LognotError) -> None:
-        """End it, since its channel cannot be used any more; what has been done already is not done again."""
+    def expel(self, error: LognotError, *, accused: bool = False) -> None:
+        """End it, since its channel cannot be used any more; what has been done already is not done again.
+
+        One that is `accused` is ended on another role's word. That may be a lie, so it does not count as one
+        that failed; whoever passes the accusations on bounds how many there may be.
+        """
         child = self.child
         if not child or self._lost:
             return
         self._lost = True
+        self._accused = accused
         if not isinstance(error, ChannelClosed):
             text = f"{self.name} (pid {child.pid}) is ended, since it broke the protocol: {error}"
             self._journal.write(Event.ROLE_EXPELLED, ERROR, text, role=self.name)
@@ -171,18 +201,43 @@ class Keeper:
             self._start_later(unprovided)
             return
         how = how_it_ended(status)
-        self._deaths_at_boot += 1
-        if self._deaths_at_boot >= self._attempts:
+        self._deaths_at_boot += not self._accused
+        if self._deaths_at_boot >= self._attempts and self._on_give_up:
             text = f"{self.name} ended {self._attempts} times before it was ready ({how}); giving up"
             self._journal.write(Event.ROLE_ENDED, ERROR, text, role=self.name)
             self._on_give_up()
             return
         backoff = self._crash_backoff if crashed(status) else self._backoff
         delay_s = backoff.delay_s(time.monotonic_ns())
-        when = f"in {delay_s:g} s" if delay_s else "now"
-        text = f"{self.name} ended ({how}), will be started again {when}"
-        self._journal.write(Event.ROLE_ENDED, WARNING, text, role=self.name)
+        if self.failing:
+            delay_s = self._failing_delay_s(known=child.pid > 0)
+            self._say_failing(how)
+        else:
+            when = f"in {delay_s:g} s" if delay_s else "now"
+            text = f"{self.name} ended ({how}), will be started again {when}"
+            self._journal.write(Event.ROLE_ENDED, WARNING, text, role=self.name)
         if delay_s:
-            self._loop.call_later(delay_s, self.start)
+            self._start_in(delay_s)
         else:
             self.start()
+
+    def _failing_delay_s(self, *, known: bool) -> float:
+        """Give the seconds to wait for the next attempt.
+
+        Nothing tells when a launcher is back. So one of which nobody said what process it is (not `known`)
+        is tried again within a second for ever.
+        """
+        doubled = min(self._deaths_at_boot - self._attempts, 16) if known else 0
+        return min(LONGEST_DELAY_S * 2.0**doubled, LONGEST_FAILING_DELAY_S)
+
+    def _say_failing(self, how: str) -> None:
+        now_ns = time.monotonic_ns()
+        if self._deaths_at_boot > self._attempts and now_ns - self._said_failing_ns < FAILING_SAID_EVERY_NS:
+            return
+        self._said_failing_ns = now_ns
+        text = (
+            f"{self.name} ended {self._deaths_at_boot} times before it was ready ({how}), "
+            f"its actions wait, and it is tried again every {LONGEST_FAILING_DELAY_S:g} s at least; "
+            "expected that the messages before say why, or that somebody kills it"
+        )
+        self._journal.write(Event.ROLE_ENDED, ERROR, text, role=self.name)

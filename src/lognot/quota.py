@@ -2,7 +2,8 @@
 
 Roles gather what they have to say (notes.py), but one that was taken over does not, and whoever owns a
 directory on the way to a log can rename in it all day. So what comes of them goes through a quota: what is
-over is left out and counted, and that is said at most once a minute. Supervisor only.
+over is left out and counted. That it begins is said at once, how much it was once a minute and at the stop
+(supervisor.py has the timer). Supervisor only.
 """
 
 from __future__ import annotations
@@ -61,10 +62,19 @@ class QuotaJournal:
         texts = (value for value in fields.values() if isinstance(value, (str, bytes)))
         if self._quota.take(RECORD_BYTES + len(message) + sum(map(len, texts)), now_ns):
             self._journal.write(event, priority, message, **fields)
-        else:
-            self._left_out += 1
-        if self._left_out and now_ns - self._said_ns >= SAID_EVERY_NS:
-            text = f"too much to log about {self._who}: {self._left_out} records were left out"
-            self._journal.write(Event.RECORDS_DROPPED, WARNING, text, count=self._left_out)
-            self._left_out = 0
-            self._said_ns = now_ns
+            return
+        if not self._left_out and now_ns - self._said_ns >= SAID_EVERY_NS:
+            self._say("records are left out, and counted")
+        self._left_out += 1
+        self._journal.counting.add(self)
+
+    def say_left_out(self) -> None:
+        """Write how many were left out since this was said last."""
+        if self._left_out:
+            self._say(f"{self._left_out} records were left out", self._left_out)
+        self._left_out = 0
+
+    def _say(self, what: str, count: int | None = None) -> None:
+        self._said_ns = time.monotonic_ns()
+        text = f"too much to log about {self._who}: {what}"
+        self._journal.write(Event.RECORDS_DROPPED, WARNING, text, count=count)

@@ -110,8 +110,9 @@ def _make_filter(seccomp: Any, fionbio: int, *, jit_files: bool) -> Any:
     allow("prctl", has(0, _PR_SET_VMA))
     for number in (0, signal.SIGKILL):
         allow("prctl", has(0, PR_SET_PDEATHSIG), has(1, number))
-    # No file is mapped as code; PCRE writes what it compiles into memory that is no file's. Where there
-    # is mmap2(2), the arguments of mmap(2) are in memory, which no filter can look into.
+    # No library is loaded by accident: none is mapped as code. It keeps nobody from running a file's bytes,
+    # for mprotect(2) is allowed. Where there is mmap2(2), the arguments of mmap(2) are in memory, which no
+    # filter can look into.
     mmap = "mmap2" if seccomp.resolve_syscall(here, "mmap2") >= 0 else "mmap"
     allow(mmap, (2, PROT_EXEC, 0))
     allow(mmap, has(4, -1))

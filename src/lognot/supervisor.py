@@ -34,7 +34,7 @@ from lognot.ledger import Ledger
 from lognot.logs import Logs
 from lognot.loop import Loop, Timer
 from lognot.mounts import MountTable
-from lognot.quota import Quota, QuotaJournal
+from lognot.quota import SAID_EVERY_NS, Quota, QuotaJournal
 from lognot.service import KILL_AFTER_S, STOP_GRACE_S, Notifier, SignalQueue
 from lognot.settings import MAX_ATHREAD_COUNT, Config, config_to_json
 from lognot.users import Account
@@ -42,6 +42,7 @@ from lognot.watchdog import Watchdog
 
 STOP_MONITOR_S = 4.0  # the monitor reads what there is for 2 seconds (monitor.STOP_S), and finishes a block
 RETRY_LIMITED_S = 5.0  # a limit of the system was met; nothing tells when there is room again
+HANGS_S = 60.0  # an executor that does not answer for so long is ended; to have its config approved takes 30
 EXECUTORS_S = 3.0  # readiness waits so long for them; they come up later too, and their actions wait
 MOUNTS_S = 0.5  # a change of the mounts mostly comes with others: containers, or a restart of autofs
 STATUS_INTERVAL_S = 1.0  # `systemctl status` need not change more often
@@ -50,6 +51,11 @@ STATUS_INTERVAL_S = 1.0  # `systemctl status` need not change more often
 # below that, but for a moment, and one that was taken over does not fill the disk.
 ROLE_BURST_BYTES = 8 * 1024 * 1024
 ROLE_BYTES_PER_S = 128 * 1024
+
+# An executor may say of the monitor that it broke the protocol three times at once, and then once in 20 s. An
+# honest one hardly ever has to; one that was taken over is not to keep everybody's monitor from coming up.
+ACCUSATIONS = 3
+ACCUSATION_S = 20
 
 # Nobody changes a config that was handed out, we neither (memfd_create(2)).
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
@@ -76,6 +82,9 @@ class _Executor:
     connected: bool = False  # it and the monitor that runs have a connection
     connecting: bool = False  # it will be tried again
     configured: bool = False  # it has answered since it was given the config in use
+    asked_ns: int = 0  # when it was asked whether its loop turns; 0: it has answered
+    accusations: Quota = field(default_factory=lambda: Quota(ACCUSATIONS * ACCUSATION_S, 1))
+    failure: bytes = b""  # why it failed, as last said
 
 
 class Supervisor:
@@ -136,6 +145,7 @@ class Supervisor:
         self._status_timer: Timer | None = None
         self._retry_timer: Timer | None = None
         self._lost_timer: Timer | None = None
+        self._left_out_timer: Timer | None = None
         self._watch_timer: Timer | None = None  # no inotify instance could be had
         self._mounts = MountTable()
         self._mounts_timer: Timer | None = None
@@ -159,6 +169,7 @@ class Supervisor:
         while self._exit_status is None:
             self._loop.turn()
             self._say_lost_later()
+        self._journal.say_left_out()
         if self._continuity is not None:
             self._continuity.save()
             self._continuity.close()
@@ -364,8 +375,14 @@ class Supervisor:
                 self._watchdog.answered("monitor")
 
     def _on_peer_broke(self, executor: _Executor | None) -> None:
+        """End an executor on the monitor's word, however often: it can do no more than hold up actions.
+
+        That it could as well by not asking for them. And an honest monitor says so of each new executor that
+        is taken over: to end it for that would be what they want.
+        """
         if executor:
-            executor.keeper.expel(ProtocolError("what it sent to the monitor does not validate"))
+            error = ProtocolError("what it sent to the monitor does not validate")
+            executor.keeper.expel(error, accused=True)
 
     def _on_begun(self, token: int) -> None:
         if token != self._begin_token:
@@ -418,7 +435,7 @@ class Supervisor:
             on_message=lambda message, fd: self._on_executor_message(executor, message),
             on_start=lambda: self._on_executor_start(executor),
             on_end=lambda wait_status: self._on_executor_end(executor),
-            on_give_up=self._give_up,
+            on_give_up=None,  # the user of its actions may kill it, and is not to end the others' with it
         )
         executor = _Executor(executor_id, account, keeper, _quota_journal(self._journal, keeper.name))
         return executor
@@ -449,10 +466,14 @@ class Supervisor:
                 executor.running.pop(pid, None)
                 report.action_finished(executor.journal, self._catalogue.item(item_id), message)
                 self._status_later()
-            case m.Note():
+            case m.Note(m.Notice.ROLE_FAILED) if executor.keeper.failing and message.text == executor.failure:
+                pass  # the keeper says now and then that it still fails
+            case m.Note(notice):
+                if notice is m.Notice.ROLE_FAILED:
+                    executor.failure = message.text
                 self._on_note(executor.journal, executor.keeper.name, message)
             case m.PeerBroke():
-                self._monitor.expel(ProtocolError("what it sent to an executor does not validate"))
+                self._on_monitor_accused(executor)
             case m.ExecutorStarted(pid):
                 self._on_launched(executor, pid)
             case m.ExecutorEnded(wait_status):
@@ -461,8 +482,14 @@ class Supervisor:
             case m.Pong():
                 executor.keeper.came_up()
                 executor.configured = True
+                executor.asked_ns = 0
                 self._ready_if_complete()
-                self._watchdog.answered(executor.keeper.name)
+
+    def _on_monitor_accused(self, executor: _Executor) -> None:
+        """End the monitor on an executor's word, or the executor when it says so too often."""
+        if not executor.accusations.take(ACCUSATION_S, time.monotonic_ns()):
+            raise ProtocolError("it accuses the monitor again and again")
+        self._monitor.expel(ProtocolError("what it sent to an executor does not validate"), accused=True)
 
     def _on_launched(self, executor: _Executor, pid: int) -> None:
         child = executor.keeper.child
@@ -472,7 +499,7 @@ class Supervisor:
 
     def _on_executor_end(self, executor: _Executor) -> bool:
         executor.connected = False
-        self._watchdog.answered(executor.keeper.name)
+        executor.asked_ns = 0
         if self._stopping or not executor.wanted:
             del self._executors[executor.executor_id]
             self._stop_when_alone()
@@ -523,19 +550,40 @@ class Supervisor:
     def _say_lost_later(self) -> None:
         if self._journal.lost and self._lost_timer is None:
             self._lost_timer = self._loop.call_later(RETRY_LIMITED_S, self._say_lost)
+        if self._journal.counting and self._left_out_timer is None:
+            self._left_out_timer = self._loop.call_later(SAID_EVERY_NS / 10**9, self._say_left_out)
 
     def _say_lost(self) -> None:
         self._lost_timer = None
         self._journal.say_lost()
 
+    def _say_left_out(self) -> None:
+        self._left_out_timer = None
+        self._journal.say_left_out()
+
     # The service manager.
 
     def _ping(self) -> list[str]:
-        keepers = [self._monitor, *(executor.keeper for executor in self._executors.values())]
-        running = [keeper for keeper in keepers if keeper.child]
-        for keeper in running:
+        for executor in list(self._executors.values()):
+            self._ping_executor(executor)
+        if not self._monitor.child:
+            return []
+        self._monitor.send(m.Ping())
+        return [self._monitor.name]
+
+    def _ping_executor(self, executor: _Executor) -> None:
+        """End an executor that hangs: its user may have stopped it, and nobody else is to hang with it."""
+        keeper, now_ns = executor.keeper, time.monotonic_ns()
+        if not keeper.child:
+            return
+        if not executor.asked_ns:
+            executor.asked_ns = now_ns
             keeper.send(m.Ping())
-        return [keeper.name for keeper in running]
+        elif now_ns - executor.asked_ns >= HANGS_S * 10**9:
+            who = f"{keeper.name} (pid {keeper.child.pid})"
+            text = f"{who} is ended, since it has not answered for {HANGS_S:g} s"
+            self._journal.write(Event.ROLE_ENDED, WARNING, text, role=keeper.name)
+            keeper.kill()
 
     def _status_later(self) -> None:
         if self._status_timer is None:

@@ -1,7 +1,7 @@
 """WATCHDOG=1 from loops that really turned (sd_watchdog_enabled(3)). Supervisor only.
 
-Every role is asked, and only when each has answered is the service manager told. While one hangs, nothing
-is said, and the service manager ends and restarts the service.
+Who must not hang is asked, and only when each has answered is the service manager told. While one hangs,
+nothing is said, and the service manager ends and restarts the service.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class Watchdog:
     Args:
         loop: for the time between two rounds.
         notifier: knows whether a watchdog is wanted, and how often.
-        ask: sends a Ping to every role that runs, and gives their names.
+        ask: sends a Ping to every role that must not hang and runs, and gives their names.
     """
 
     def __init__(self, loop: Loop, notifier: Notifier, ask: Callable[[], Iterable[str]]) -> None:

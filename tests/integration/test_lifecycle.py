@@ -91,7 +91,7 @@ def test_no_action_is_lost_or_run_twice_when_its_executor_is_killed(
 
 @pytest.mark.root
 def test_an_executor_that_has_nothing_to_do_may_be_killed_for_ever(service: Make, log: Path) -> None:
-    """Five deaths before it came up would end the service; one that is idle has come up all the same."""
+    """One that is idle has come up all the same: its deaths are none of one that fails."""
     lognot = service(EVERY_LINE).start()
     for _ in range(7):
         victim = lognot.role("executor")
@@ -140,22 +140,114 @@ def test_when_the_supervisor_is_killed_only_its_actions_go_on(
     assert not (tmp_path / "told").exists()
 
 
-@pytest.mark.parametrize("role", ["monitor", "executor"])
-def test_a_role_that_never_comes_up_ends_the_service(tmp_path: Path, log: Path, role: str) -> None:
-    """So that the service manager learns of it, and not only the log."""
-    shutil.copytree(SOURCE, tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__"))
-    with (tmp_path / "src" / "lognot" / f"{role}.py").open("a") as file:
-        file.write(f"\n\ndef run_{role}(*_):\n    raise RuntimeError('out of \\x1b order')\n")
-    lognot = Custom(tmp_path, EVERY_LINE)
-    lognot.source = tmp_path / "src"
-    try:
-        lognot.start(ready=False)
-        assert lognot.process is not None
-        assert lognot.process.wait(20) == 1
-        assert len(re.findall(rf"{role}.* failed: RuntimeError: out of \\x1b order", lognot.log)) == 5
-        assert re.search(rf"error: {role}.* ended 5 times before it was ready \(exit status 1\)", lognot.log)
-    finally:
+Change = Callable[..., Custom]
+
+
+@pytest.fixture
+def changed(tmp_path: Path, log: Path) -> Iterator[Change]:
+    """A function that starts a lognot with more text in one of its modules."""
+    made: list[Custom] = []
+
+    def make(module: str, text: str, config: str, environment: dict[str, str] | None = None) -> Custom:
+        shutil.copytree(SOURCE, tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__"))
+        with (tmp_path / "src" / "lognot" / f"{module}.py").open("a") as file:
+            file.write(f"\n\n{text}")
+        tmp_path.chmod(0o755)
+        made.append(Custom(tmp_path, config, environment=environment))
+        made[-1].source = tmp_path / "src"
+        made[-1].start(ready=False)
+        return made[-1]
+
+    yield make
+    for lognot in made:
         lognot.end()
+
+
+FAILS = "def run_{}(*_):\n    raise RuntimeError('out of \\x1b order')\n"
+
+
+def test_a_monitor_that_never_comes_up_ends_the_service(changed: Change) -> None:
+    """So that the service manager learns of it, and not only the log."""
+    lognot = changed("monitor", FAILS.format("monitor"), EVERY_LINE)
+    assert lognot.process is not None
+    assert lognot.process.wait(20) == 1
+    assert len(re.findall(r"monitor failed: RuntimeError: out of \\x1b order", lognot.log)) == 5
+    assert "error: monitor ended 5 times before it was ready (exit status 1); giving up" in lognot.log
+
+
+def test_an_executor_that_never_comes_up_has_its_actions_wait(changed: Change, log: Path) -> None:
+    """Everybody else's go on."""
+    lognot = changed("executor", FAILS.format("executor"), EVERY_LINE)
+    lognot.wait_notification("READY=1")
+    append(log, "word\n")
+    lognot.wait_log(r"\[ITEM\] fired")
+    lognot.wait_log("will be started again", 4)
+    [error] = lognot.wait_log(r"error: executor of \S+ ended 5 times before it was ready \(exit status 1\)")
+    assert "its actions wait" in error
+    assert len(re.findall(r"executor of \S+ failed: RuntimeError: out of \\x1b order", lognot.log)) == 5
+    assert lognot.stop() == 0
+    assert "1 actions were dropped" in lognot.log
+
+
+@pytest.mark.root
+def test_whoever_may_kill_one_executor_ends_no_service(changed: Change, log: Path, tmp_path: Path) -> None:
+    """An executor has the user of its actions, who may send it any signal."""
+    hold = tmp_path / "hold"
+    hold.touch()
+    held = f"while args[1].name == 'daemon' and os.path.exists({str(hold)!r}): time.sleep(0.01)"
+    lognot = changed(
+        "executor",
+        f"honest = run_executor\ndef run_executor(*args):\n    {held}\n    honest(*args)\n",
+        "[ITEM]\nuid = daemon\npath = @/log\nupbound_action = echo his\n"
+        "[OTHER]\nuid = root\npath = @/log\nupbound_action = echo ours\n",
+    )
+    for number in range(1, 6):
+        started = lognot.wait_log(r"executor of daemon started as pid", number)
+        os.kill(int(started[-1].rpartition(" ")[2]), signal.SIGKILL)
+    [error] = lognot.wait_log(
+        r"error: executor of daemon ended 5 times before it was ready \(killed by SIGKILL\)"
+    )
+    assert "its actions wait" in error
+    lognot.wait_notification("READY=1")
+    append(log, "word\n")
+    lognot.wait_log(r"\[OTHER\] says: ours")
+    assert "says: his" not in lognot.log
+    hold.unlink()
+    lognot.wait_log(r"\[ITEM\] says: his")
+    lognot.wait_log(r"executor of daemon started as pid", 6)
+    assert lognot.stop() == 0
+
+
+@pytest.mark.root
+def test_an_executor_that_accuses_the_monitor_again_and_again_is_ended_itself(
+    changed: Change, log: Path
+) -> None:
+    """A monitor is ended on an executor's word, and is not to be kept from coming up by it."""
+    accuse = (
+        "from lognot import messages as m\n"
+        "honest = run_executor\n"
+        "def run_executor(channel, account, *args):\n"
+        "    if account.name == 'root':\n        honest(channel, account, *args)\n        return\n"
+        "    channel.send(m.Pong())\n"
+        "    sock = channel._sock\n"
+        "    while True:\n"
+        "        sock.setblocking(True)\n"
+        "        sock.send(b'\\0' + m.encode(m.PeerBroke(0)))\n"
+        "        time.sleep(0.001)\n"
+    )
+    lognot = changed(
+        "executor",
+        accuse,
+        "[ITEM]\nuid = daemon\npath = @/log\nupbound_action = echo his\n"
+        "[OTHER]\nuid = root\npath = @/log\nupbound_action = echo ours\n",
+    )
+    lognot.wait_notification("READY=1")
+    append(log, "word\n")
+    lognot.wait_log(r"\[OTHER\] says: ours")
+    ended = r"executor of daemon \(pid \d+\) is ended, .*: it accuses the monitor again and again"
+    lognot.wait_log(ended, 8)
+    assert lognot.log.count("what it sent to an executor does not validate") < 8
+    assert lognot.stop() == 0
 
 
 # The end.
@@ -257,6 +349,37 @@ def test_a_log_file_that_cannot_be_reopened_stays_in_use(service: Make, log: Pat
     )
     lognot.own_log.rmdir()
     assert lognot.stop() == 0
+
+
+def test_what_is_left_out_of_it_is_said_in_time(changed: Change, log: Path) -> None:
+    """Also when whoever said too much says no more."""
+    small = "ROLE_BURST_BYTES, ROLE_BYTES_PER_S, SAID_EVERY_NS = 8192, 1, 10**9\n"
+    config = "[ITEM]\npath = @/log\nupbound_action = seq 100\n"
+    left_out = r"too much to log about executor of \S+: (\d+) records were left out$"
+    lognot = changed("supervisor", small, config)
+    lognot.wait_notification("READY=1")
+    append(log, "x\n")
+    lognot.wait_log(r"too much to log about executor of \S+: records are left out, and counted")
+    lognot.wait_log(left_out)
+    assert lognot.stop() == 0
+    said = lognot.log.count("[ITEM] says: ")
+    assert 0 < said < 100
+    assert said + sum(map(int, re.findall(left_out, lognot.log, re.MULTILINE))) >= 100
+
+
+def test_what_is_left_out_before_the_stop_is_said(changed: Change, log: Path) -> None:
+    lognot = changed(
+        "supervisor",
+        "ROLE_BURST_BYTES, ROLE_BYTES_PER_S = 8192, 1\n",
+        "[ITEM]\npath = @/log\nupbound_action = seq 100\n",
+    )
+    lognot.wait_notification("READY=1")
+    append(log, "x\n")
+    lognot.wait_log("records are left out, and counted")
+    assert lognot.stop() == 0
+    [left_out] = re.findall(r": (\d+) records were left out$", lognot.log, re.MULTILINE)
+    assert lognot.log.count("[ITEM] says: ") + int(left_out) >= 100
+    assert lognot.log.splitlines()[-1].endswith("info: stopped")
 
 
 # Reload.
@@ -421,19 +544,35 @@ def test_it_is_ready_only_when_the_logs_are_watched(service: Make, log: Path) ->
         assert f"ino:{path.stat().st_ino:x} " in watched
 
 
-def test_the_watchdog_is_fed_until_a_role_hangs(service: Make, log: Path) -> None:
+def test_the_watchdog_is_fed_until_the_monitor_hangs(service: Make, log: Path) -> None:
     lognot = service(EVERY_LINE, environment={"WATCHDOG_USEC": "100000"}).start()
     lognot.wait_notification("WATCHDOG=1", 4)
-    for role in ("monitor", "executor"):
-        pid = lognot.role(role)
-        os.kill(pid, signal.SIGSTOP)
-        wait_for(lambda pid=pid: stat_fields(pid)[0] == b"T", "it to be stopped")
-        lognot.wait_notification("")
-        assert fed(lognot, 0.5) <= 2, f"{role}: more than what was on its way"
-        assert fed(lognot, 0.5) == 0, role
-        os.kill(pid, signal.SIGCONT)
-        fed_before = lognot.notifications.count("WATCHDOG=1")
-        lognot.wait_notification("WATCHDOG=1", fed_before + 3)
+    pid = lognot.role("monitor")
+    os.kill(pid, signal.SIGSTOP)
+    wait_for(lambda: stat_fields(pid)[0] == b"T", "it to be stopped")
+    lognot.wait_notification("")
+    assert fed(lognot, 0.5) <= 2, "more than what was on its way"
+    assert fed(lognot, 0.5) == 0
+    os.kill(pid, signal.SIGCONT)
+    fed_before = lognot.notifications.count("WATCHDOG=1")
+    lognot.wait_notification("WATCHDOG=1", fed_before + 3)
+    assert lognot.stop() == 0
+
+
+def test_an_executor_that_hangs_is_ended_and_nobody_waits_for_it(changed: Change, log: Path) -> None:
+    """The user of its actions may stop it, and the service is not to be restarted for that."""
+    lognot = changed("supervisor", "HANGS_S = 1.0\n", EVERY_LINE, {"WATCHDOG_USEC": "100000"})
+    lognot.wait_notification("READY=1")
+    pid = lognot.role("executor")
+    os.kill(pid, signal.SIGSTOP)
+    wait_for(lambda: stat_fields(pid)[0] == b"T", "it to be stopped")
+    lognot.wait_notification("")
+    fed_before = lognot.notifications.count("WATCHDOG=1")
+    append(log, "word\n")
+    lognot.wait_log(rf"executor of \S+ \(pid {pid}\) is ended, since it has not answered")
+    lognot.wait_notification("")
+    assert lognot.notifications.count("WATCHDOG=1") >= fed_before + 5
+    wait_for(lambda: lines_of(log.with_name("out")) == ["word"], "the action")
     assert lognot.stop() == 0
 
 

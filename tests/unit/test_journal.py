@@ -390,6 +390,11 @@ def test_our_own_file_is_known_again() -> None:
         "Nov 23 04:53:00 host auth.info lognot[4711]: ready",
         "Nov 23 04:53:00 host  lognot[4711]: ready",
         "<30>1 2023-11-23T04:53:00+01:00 host sshd 4711 - - lognot 4711 - - ready",
+        "2023-11-23T04:53:00+00:00 203.0.113.9 lognot 4711 \"POST /wp-login.php\" 401",
+        "2023-11-23T04:53:00+00:00 203.0.113.9 lognot 4711 - - ready",
+        "<30>2023-11-23T04:53:00+00:00 203.0.113.9 lognot 4711 - - ready",
+        "<38>1 2023-11-23T04:53:00+00:00 203.0.113.9 lognot 4711 - - ready",
+        "2023-11-23T04:53:00+00:00 203.0.113.9 lognot[4711]:\"POST /wp-login.php\" 401",
         "10.0.0.1 - - [23/Nov/2023:04:53:00 +0100] \"GET /lognot[4711]: HTTP/1.1\" 200",
     ],
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""When a role that ends again and again is given up."""
+"""When a role that ends again and again is given up, and how one is tried that never is."""
 
 from __future__ import annotations
 
@@ -15,9 +15,17 @@ from lognot.channel import Channel, socket_pair
 from lognot.children import start_child
 from lognot.errors import ProtocolError
 from lognot.journal import Event, Journal
-from lognot.keeper import ATTEMPTS_AGAIN, BOOT_ATTEMPTS, QUICK_CRASHES, Keeper
+from lognot.keeper import (
+    ATTEMPTS_AGAIN,
+    BOOT_ATTEMPTS,
+    FAILING_SAID_EVERY_NS,
+    LONGEST_DELAY_S,
+    LONGEST_FAILING_DELAY_S,
+    QUICK_CRASHES,
+    Keeper,
+)
 from lognot.launched import Launched
-from lognot.loop import Loop
+from lognot.loop import Loop, Timer
 from lognot.messages import UNKNOWN_STATUS, Ping
 
 
@@ -31,6 +39,7 @@ class Mortal:
         self.loop = Loop()
         self.starts = 0
         self.given_up = False
+        self.pid = 0  # 0: its launcher does not say
         self.lives_once: int | None = None  # which start comes up before it ends
         self.wait_status = UNKNOWN_STATUS
         self.keeper = Keeper(
@@ -51,7 +60,7 @@ class Mortal:
         if self.starts == self.lives_once:
             peer.send(Ping())
         peer.close()
-        return Launched(Channel(ours, frozenset({Ping})), wait_status=self.wait_status)
+        return Launched(Channel(ours, frozenset({Ping})), self.pid, self.wait_status)
 
     def write(self, event: Event, priority: int, message: str, fields: dict[str, str]) -> None:
         self.said.append(message)
@@ -99,6 +108,95 @@ def test_one_that_cannot_be_provided_for_is_never_given_up(mortal: Mortal) -> No
 def test_one_that_came_up_once_is_given_up_late(mortal: Mortal) -> None:
     mortal.lives_once = 3
     assert mortal.run() == 2 + ATTEMPTS_AGAIN
+
+
+class Clock:
+    """Time that passes only where a keeper waits, and how long it did."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now_ns = 10**15
+        self.waited_s: list[float] = []
+        self.stands = False
+        monkeypatch.setattr(keeper_module.time, "monotonic_ns", lambda: self.now_ns)
+        monkeypatch.setattr(
+            Loop, "call_later", lambda loop, delay_s, call: self.call_later(loop, delay_s, call)
+        )
+
+    def call_later(self, loop: Loop, delay_s: float, call: Callable[[], None]) -> Timer:
+        self.waited_s.append(delay_s)
+        at_ns = self.now_ns + int(delay_s * 10**9)
+        if not self.stands:
+            self.now_ns = at_ns
+        return loop.call_at(at_ns, call)
+
+
+@pytest.mark.parametrize("pid", [0, 4711])
+def test_one_that_nobody_gives_up_is_tried_for_ever_and_seldom_told_of(
+    monkeypatch: pytest.MonkeyPatch, pid: int
+) -> None:
+    """One that is somebody's to kill gets slow. A launcher that does not answer is asked each second."""
+    clock = Clock(monkeypatch)
+    mortal = Mortal()
+    mortal.keeper._on_give_up = None
+    mortal.pid = pid
+    starts = 200
+    mortal.keeper.start()
+    while mortal.starts < starts:
+        mortal.loop.turn()
+    assert max(clock.waited_s) == (LONGEST_FAILING_DELAY_S if pid else LONGEST_DELAY_S)
+    assert clock.waited_s == sorted(clock.waited_s)
+    told = [text for text in mortal.said if "before it was ready" in text]
+    assert "its actions wait" in told[0]
+    assert f"ended {BOOT_ATTEMPTS} times" in told[0]
+    assert len(told) <= 2 + sum(clock.waited_s) * 10**9 / FAILING_SAID_EVERY_NS
+    assert len(mortal.said) < 2 * BOOT_ATTEMPTS + len(told)
+
+
+def test_one_that_comes_up_after_all_is_told_of_and_is_quick_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    mortal = Mortal()
+    mortal.keeper._on_give_up = None
+    mortal.pid = 4711
+    mortal.lives_once = 20
+    mortal.keeper.start()
+    while mortal.starts < mortal.lives_once:
+        mortal.loop.turn()
+    before, failed_s = len(mortal.said), clock.waited_s[-1]
+    while mortal.starts == mortal.lives_once:
+        mortal.loop.turn()
+    assert failed_s == LONGEST_FAILING_DELAY_S
+    assert mortal.said[before:] == [
+        "role started as pid 4711",
+        "role ended (nobody can say how), will be started again now",
+    ]
+
+
+def test_one_that_others_accuse_is_not_given_up_for_it(mortal: Mortal) -> None:
+    """It may be a lie; who believes it bounds how often."""
+    starts = 3 * BOOT_ATTEMPTS
+
+    def accuse() -> None:
+        if mortal.starts < starts:
+            mortal.keeper.expel(ProtocolError("they say so"), accused=True)
+
+    mortal.keeper._on_start = accuse
+    assert mortal.run() == starts + BOOT_ATTEMPTS - 1
+
+
+def test_a_start_at_once_leaves_no_second_one_for_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or each reload would add one more to those that are tried again and again."""
+    clock = Clock(monkeypatch)
+    mortal = Mortal()
+    mortal.keeper._on_give_up = None
+    mortal.keeper.start()
+    while mortal.starts < 2 * BOOT_ATTEMPTS:
+        mortal.loop.turn()
+    clock.stands = True
+    for _ in range(5):
+        mortal.keeper.start()
+        while mortal.keeper.child:
+            mortal.loop.turn(wait=False)
+    assert sum(timer.call is not None for _, _, timer in mortal.loop._timers) == 1
 
 
 def test_a_role_that_was_told_to_stop_is_not_started_again(mortal: Mortal) -> None:

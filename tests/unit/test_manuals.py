@@ -168,6 +168,8 @@ KIB, MIB = 1024, 1024**2
         (PROGRAM, f"SIGKILL {executor.KILL_AFTER_S:g} seconds later"),
         (PROGRAM, f"go on for up to {service.LEAVE_S:g} seconds"),
         (PROGRAM, f"ended {keeper.BOOT_ATTEMPTS} times before it was ready"),
+        (PROGRAM, f"up to {keeper.LONGEST_FAILING_DELAY_S:g} seconds, and at once on a reload"),
+        (PROGRAM, f"comes again every {keeper.FAILING_SAID_EVERY_NS // 60 // 10**9} minutes"),
         (PROGRAM, f"up to {logs.MAX_ROTATED} old files"),
         (PROGRAM, f"tried again every {supervisor.RETRY_LIMITED_S:g} seconds"),
     ],

@@ -56,14 +56,24 @@ def test_what_is_over_is_counted_and_said_once_a_minute(monkeypatch: pytest.Monk
     monkeypatch.setattr(quota_module.time, "monotonic_ns", lambda: now_ns)
     records = Records()
     room = 3 * (RECORD_BYTES + len("text") + len("key"))
-    journal = QuotaJournal(Journal((records,)), "the monitor", Quota(room, 1))
+    all_of_it = Journal((records,))
+    journal = QuotaJournal(all_of_it, "the monitor", Quota(room, 1))
+    said = "too much to log about the monitor: "
     for _ in range(1000):
         journal.write(Event.ITEM_FIRED, INFO, "text", key="key", count=7)
-    said = "too much to log about the monitor: {} records were left out"
-    assert records.messages == ["text"] * 3 + [said.format(1)]
+    assert records.messages == ["text"] * 3 + [said + "records are left out, and counted"]
+    assert all_of_it.counting == {journal}
     now_ns += SAID_EVERY_NS
-    journal.write(Event.ITEM_FIRED, INFO, "x" * 100_000)
-    assert records.messages[4:] == [said.format(997)]
+    all_of_it.say_left_out()
+    assert records.messages[4:] == [said + "997 records were left out"]
+    assert not all_of_it.counting
+    for _ in range(2):
+        journal.write(Event.ITEM_FIRED, INFO, "x" * 100_000)
+    all_of_it.say_left_out()
+    assert records.messages[5:] == [said + "2 records were left out"], "a flood that goes on is told of once"
     now_ns += 1000 * S
     journal.write(Event.ITEM_FIRED, INFO, "text")
-    assert records.messages[5:] == ["text"]
+    all_of_it.say_left_out()
+    assert records.messages[6:] == ["text"]
+    journal.write(Event.ITEM_FIRED, INFO, "x" * 100_000)
+    assert records.messages[7:] == [said + "records are left out, and counted"]
