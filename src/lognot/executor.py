@@ -48,6 +48,11 @@ PEER_END_S = 1.0  # a process that ends closes its connections first, and may ha
 FORK_RETRY_S = 0.5  # when no process can be had, until it is tried again
 MAX_OUTPUT_BYTES = 64 * 1024  # of one action that reach the log
 LINE_COST_BYTES = 64  # at least, of a line in there: many short lines are as much of a flood
+# With so much for the supervisor to read, what actions print is left out: half of what it takes into its log
+# at once (supervisor.ROLE_BURST_BYTES). With more, which is 7,000 starts and ends, no action starts.
+MAX_UNREAD_OUTPUT_BYTES = 4 * 1024 * 1024
+MAX_UNREAD_BYTES = 8 * 1024 * 1024  # far below what ends the connection (channel.MAX_PENDING_BYTES)
+READ_BYTES = 16 * 1024 * 1024  # far below what ends the connection (channel.MAX_PENDING_BYTES)
 READ_BYTES = 64 * 1024
 LAST_READS = 64  # of a pipe whose action has ended
 FILES_OF_ACTION = 2  # its pidfd and its output
@@ -128,7 +133,7 @@ class Executor:
 
     def run(self) -> None:
         """Turn until told to stop and nothing is left to do."""
-        self._loop.attach(self._channel, self._on_message, self._leave)
+        self._loop.attach(self._channel, self._on_message, self._leave, self._start_queued)
         while not self._stopping or self._running or self._queue or self._monitor:
             self._loop.turn()
         self._notes.flush()
@@ -200,6 +205,7 @@ class Executor:
         if not self._stopping:
             self._stopping = True
             self._loop.call_later(STOP_GRACE_S, self._stop_now)
+        self._start_queued()  # nothing waits for the supervisor any more
 
     def _stop(self, grace_s: float) -> None:
         self._stopping = True
@@ -290,8 +296,17 @@ class Executor:
 
     # Actions.
 
+    @property
+    def _has_place(self) -> bool:
+        """One more action may run."""
+        return (
+            self._config is not None
+            and len(self._running) < self._config.athread_count
+            and self._channel.pending_bytes <= MAX_UNREAD_BYTES
+        )
+
     def _start_queued(self) -> None:
-        while self._queue and self._config and len(self._running) < self._config.athread_count:
+        while self._queue and self._has_place:
             action = next(iter(self._queue.values()))
             assert action.request is not None
             # What starts before the monitor can know of it would start again, should we be killed now.
@@ -447,7 +462,8 @@ class Executor:
         line = line.removesuffix(b"\r")
         for at in range(0, len(line), MAX_QUOTE_BYTES):
             piece = line[at : at + MAX_QUOTE_BYTES]
-            if action.printed + len(piece) > MAX_OUTPUT_BYTES:
+            is_read = self._channel.pending_bytes <= MAX_UNREAD_OUTPUT_BYTES
+            if not is_read or action.printed + len(piece) > MAX_OUTPUT_BYTES:
                 action.unprinted += len(line) - at
                 return
             action.printed += max(len(piece), LINE_COST_BYTES)
