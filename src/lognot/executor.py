@@ -124,6 +124,8 @@ class Executor:
         self._templates: dict[tuple[int, Kind], Template] = {}
         self._monitor: Channel | None = None
         self._waiting_monitor = -1  # a connection that came before a config
+        self._looking_ahead = False
+        self._put_off: list[tuple[m.Message, int]] = []  # heard while looking ahead, to be done in this turn
         self._queue: OrderedDict[Occasion, _Action] = OrderedDict()
         self._queued_bytes = 0
         self._running: dict[int, _Action] = {}
@@ -143,6 +145,20 @@ class Executor:
     # What the supervisor says.
 
     def _on_message(self, message: m.Message, fd: int) -> None:
+        # Both take the monitor's last words, and it is in the middle of one.
+        takes_last_words = isinstance(message, m.ConnectMonitor | m.Stop)
+        if self._looking_ahead and (self._put_off or takes_last_words):
+            self._put_off.append((message, fd))
+        else:
+            self._catch_up()
+            self._obey(message, fd)
+
+    def _catch_up(self) -> None:
+        put_off, self._put_off = self._put_off, []
+        for message, fd in put_off:
+            self._obey(message, fd)
+
+    def _obey(self, message: m.Message, fd: int) -> None:
         match message:
             case m.Configure():
                 self._configure(message, fd)
@@ -209,9 +225,7 @@ class Executor:
 
     def _stop(self, grace_s: float) -> None:
         self._stopping = True
-        if self._monitor is not None:  # it ended before us; what it has still said counts
-            self._loop.drain(self._monitor)
-            self._monitor = None
+        self._take_last_words()  # it ended before us; what it has still said counts
         self._loop.call_later(grace_s, self._stop_now)
 
     def _stop_now(self) -> None:
@@ -234,8 +248,7 @@ class Executor:
                 os.close(self._waiting_monitor)
             self._waiting_monitor = fd
             return
-        if self._monitor is not None:
-            self._loop.drain(self._monitor)
+        self._take_last_words()
         self._monitor = Channel(socket.socket(fileno=fd), m.MONITOR_TO_EXECUTOR, MAX_MESSAGE_BYTES)
         self._loop.attach(self._monitor, self._on_request, self._on_monitor_closed, self._start_queued)
         self._say(m.UseStartMark(), self._mark.fd)
@@ -243,6 +256,11 @@ class Executor:
             if action.request is not None:
                 self._say(action.request)
         self._start_queued()
+
+    def _take_last_words(self) -> None:
+        monitor, self._monitor = self._monitor, None  # nobody reads an answer
+        if monitor is not None:
+            self._loop.drain(monitor)
 
     def _on_monitor_closed(self, error: LognotError) -> None:
         self._monitor = None
@@ -253,6 +271,8 @@ class Executor:
     def _on_request(self, request: m.Message, fd: int) -> None:
         assert isinstance(request, m.RunAction)
         check_offsets(request)
+        if request.item_id not in self._items:
+            self._look_ahead(request.item_id)
         item = self._items.get(request.item_id)
         which = occasion(request)
         stream = (request.item_id, request.kind, request.stream_id)
@@ -275,6 +295,20 @@ class Executor:
         self._queue[which] = _Action(request.item_id, item, request)
         self._queued_bytes += waiting_bytes(request)
         self._start_queued()
+
+    def _look_ahead(self, item_id: int) -> None:
+        """Hear the supervisor until an item is known: of a new one it tells us before it tells the monitor.
+
+        When it has connected another monitor since, or stops us, it knew of none that this one could mean.
+        """
+        if self._monitor is None:
+            return
+        self._looking_ahead = True
+        while item_id not in self._items and not self._put_off and self._loop.hear(self._channel):
+            pass
+        self._looking_ahead = False
+        if self._put_off:
+            self._loop.call_later(0, self._catch_up)
 
     def _taken(self, which: Occasion) -> None:
         self._say(m.ActionTaken(*which))

@@ -58,6 +58,7 @@ class Bench:
             self.executor._start_queued,
         )
         self.monitor = self.connect()
+        self.answers: list[m.Message] = []  # to the monitor
 
     def configure(self, *numbers: int, at_once: int = 2) -> None:
         """Send the config that has these items; each runs its own number."""
@@ -88,14 +89,24 @@ class Bench:
             self.loop.turn()
 
     def told(self) -> list[m.Message]:
-        """Give all that the supervisor is told, while it reads, until no action waits or runs any more."""
+        """Give all that the supervisor is told, while both read, until no action waits or runs any more."""
         told: list[m.Message] = []
+        self.turn()
         while True:
+            if self.monitor.fileno() >= 0:
+                self.answers += self._answers()
             new = [message for message, _ in self.supervisor.receive()]
             if not (new or self.executor._queue or self.executor._running):
                 return told
             told += new
             self.turn()
+
+    def _answers(self) -> list[m.Message]:
+        messages = self.monitor.receive()
+        for _, fd in messages:
+            if fd >= 0:
+                os.close(fd)
+        return [message for message, _ in messages]
 
     def close(self) -> None:
         self.supervisor.close()
@@ -183,3 +194,55 @@ def test_what_waited_for_a_supervisor_that_has_ended_is_run(
     bench.supervisor.close()
     bench.quiet()
     assert len(bench.shells.texts) == asked
+
+
+# A monitor that is ahead of what the supervisor has told.
+
+
+def test_an_action_of_a_new_item_runs_when_the_monitor_is_heard_first(bench: Bench) -> None:
+    bench.monitor.send(action(1))
+    bench.monitor.send(action(1, item=2))
+    bench.configure(1, 2)
+    bench.told()
+    assert bench.shells.texts == [b"item1", b"item2"]
+
+
+def test_an_item_that_is_gone_is_refused(bench: Bench) -> None:
+    """Also where nothing is to be heard of the supervisor, or its end."""
+    bench.monitor.send(action(1, item=2))
+    bench.monitor.send(action(1))
+    bench.told()
+    assert bench.shells.texts == [b"item1"]
+    taken = [one for one in bench.answers if isinstance(one, m.ActionTaken)]
+    assert [one.item_id for one in taken] == [2, 1]
+
+
+@pytest.mark.parametrize("monitors", [1, 2])
+def test_the_last_words_of_a_monitor_keep_their_order(bench: Bench, monitors: int) -> None:
+    """What takes them was heard in the middle of them, while the supervisor was asked for an item."""
+    asked = 150  # more than are received at once
+    bench.monitor.send(action(1, item=9))
+    for position in range(asked):
+        bench.monitor.send(action(position))
+    bench.monitor.close()
+    for _ in range(monitors):
+        bench.monitor = bench.connect()
+    bench.configure(1, 2)
+    told = bench.told()
+    assert count(told, m.ActionStarted) == asked
+    bench.monitor.send(action(1, item=2))
+    bench.told()
+    assert bench.shells.texts == [b"item1"] * asked + [b"item2"]
+    taken = [one for one in bench.answers if isinstance(one, m.ActionTaken)]
+    assert taken[-1].item_id == 2, "the last monitor is the one that is answered"
+
+
+def test_a_stop_in_the_middle_of_what_the_monitor_says_drops_nothing(bench: Bench) -> None:
+    asked = 150
+    bench.monitor.send(action(1, item=9))
+    for position in range(asked):
+        bench.monitor.send(action(position))
+    bench.monitor.close()
+    bench.supervisor.send(m.Stop(10_000))
+    assert count(bench.told(), m.ActionFinished) == asked
+    assert bench.executor._stopping
