@@ -57,6 +57,9 @@ READ_BYTES = 64 * 1024
 LAST_READS = 64  # of a pipe whose action has ended
 FILES_OF_ACTION = 2  # its pidfd and its output
 FILES_OF_OURS = 64  # channels and what a start needs for a moment
+# What a new monitor reads again is within few truncations, each of which is 2**48. Half of all numbers are
+# 32,768 of them, and an item may be silent for as many: what comes then would be refused.
+SAID_AGAIN_WITHIN = 256 * 2**48
 MAX_OCCASIONS = 16384  # streams and items whose last occasion is remembered
 
 
@@ -280,7 +283,8 @@ class Executor:
         if item is None or item.run_as != self._account or _text_of(item, request.kind) is None:
             self._taken(which)
             return
-        if request.position <= self._last.get(stream, -1):
+        last = self._last.get(stream)
+        if last is not None and _is_said_again(request.position, last):
             # Said again by a new monitor. When it still waits, it will be taken later.
             if which not in self._queue:
                 self._taken(which)
@@ -510,6 +514,11 @@ class Executor:
             self._loop.forget(action.output)
             os.close(action.output)
             action.output = -1
+
+
+def _is_said_again(position: int, last: int) -> bool:
+    """Say whether a position is not after another one; both are serial numbers of 64 bits (RFC 1982)."""
+    return (last - position) % 2**64 < SAID_AGAIN_WITHIN
 
 
 def _text_of(item: Item, kind: Kind) -> bytes | None:

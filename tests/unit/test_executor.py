@@ -196,6 +196,26 @@ def test_what_waited_for_a_supervisor_that_has_ended_is_run(
     assert len(bench.shells.texts) == asked
 
 
+# Positions.
+
+
+def test_positions_that_wrap_around_go_on(bench: Bench) -> None:
+    """65,536 truncations of a file are enough for that, of which an item may have slept through many."""
+    for position in (2**64 - 20, 2**64 - 10, 5, 10, 40_000 * 2**48, 20_000 * 2**48):
+        bench.monitor.send(action(position))
+    bench.told()
+    assert len(bench.shells.texts) == 6
+
+
+@pytest.mark.parametrize("last", [0, 10, 2**48, 2**63, 2**63 + 5, 2**64 - 1])
+def test_what_was_started_is_not_started_again(bench: Bench, last: int) -> None:
+    for back in (0, 0, 1, 2**48, 200 * 2**48, 0):
+        bench.monitor.send(action((last - back) % 2**64))
+    bench.told()
+    assert len(bench.shells.texts) == 1
+    assert sum(isinstance(answer, m.ActionTaken) for answer in bench.answers) == 6
+
+
 # A monitor that is ahead of what the supervisor has told.
 
 
