@@ -48,10 +48,18 @@ PEER_END_S = 1.0  # a process that ends closes its connections first, and may ha
 FORK_RETRY_S = 0.5  # when no process can be had, until it is tried again
 MAX_OUTPUT_BYTES = 64 * 1024  # of one action that reach the log
 LINE_COST_BYTES = 64  # at least, of a line in there: many short lines are as much of a flood
+# With so much for the supervisor to read, what actions print is left out: half of what it takes into its log
+# at once (supervisor.ROLE_BURST_BYTES). With more, which is 7,000 starts and ends, no action starts.
+MAX_UNREAD_OUTPUT_BYTES = 4 * 1024 * 1024
+MAX_UNREAD_BYTES = 8 * 1024 * 1024  # far below what ends the connection (channel.MAX_PENDING_BYTES)
+READ_BYTES = 16 * 1024 * 1024  # far below what ends the connection (channel.MAX_PENDING_BYTES)
 READ_BYTES = 64 * 1024
 LAST_READS = 64  # of a pipe whose action has ended
 FILES_OF_ACTION = 2  # its pidfd and its output
 FILES_OF_OURS = 64  # channels and what a start needs for a moment
+# What a new monitor reads again is within few truncations, each of which is 2**48. Half of all numbers are
+# 32,768 of them, and an item may be silent for as many: what comes then would be refused.
+SAID_AGAIN_WITHIN = 256 * 2**48
 MAX_OCCASIONS = 16384  # streams and items whose last occasion is remembered
 
 
@@ -119,6 +127,8 @@ class Executor:
         self._templates: dict[tuple[int, Kind], Template] = {}
         self._monitor: Channel | None = None
         self._waiting_monitor = -1  # a connection that came before a config
+        self._looking_ahead = False
+        self._put_off: list[tuple[m.Message, int]] = []  # heard while looking ahead, to be done in this turn
         self._queue: OrderedDict[Occasion, _Action] = OrderedDict()
         self._queued_bytes = 0
         self._running: dict[int, _Action] = {}
@@ -128,7 +138,7 @@ class Executor:
 
     def run(self) -> None:
         """Turn until told to stop and nothing is left to do."""
-        self._loop.attach(self._channel, self._on_message, self._leave)
+        self._loop.attach(self._channel, self._on_message, self._leave, self._start_queued)
         while not self._stopping or self._running or self._queue or self._monitor:
             self._loop.turn()
         self._notes.flush()
@@ -138,6 +148,20 @@ class Executor:
     # What the supervisor says.
 
     def _on_message(self, message: m.Message, fd: int) -> None:
+        # Both take the monitor's last words, and it is in the middle of one.
+        takes_last_words = isinstance(message, m.ConnectMonitor | m.Stop)
+        if self._looking_ahead and (self._put_off or takes_last_words):
+            self._put_off.append((message, fd))
+        else:
+            self._catch_up()
+            self._obey(message, fd)
+
+    def _catch_up(self) -> None:
+        put_off, self._put_off = self._put_off, []
+        for message, fd in put_off:
+            self._obey(message, fd)
+
+    def _obey(self, message: m.Message, fd: int) -> None:
         match message:
             case m.Configure():
                 self._configure(message, fd)
@@ -200,12 +224,11 @@ class Executor:
         if not self._stopping:
             self._stopping = True
             self._loop.call_later(STOP_GRACE_S, self._stop_now)
+        self._start_queued()  # nothing waits for the supervisor any more
 
     def _stop(self, grace_s: float) -> None:
         self._stopping = True
-        if self._monitor is not None:  # it ended before us; what it has still said counts
-            self._loop.drain(self._monitor)
-            self._monitor = None
+        self._take_last_words()  # it ended before us; what it has still said counts
         self._loop.call_later(grace_s, self._stop_now)
 
     def _stop_now(self) -> None:
@@ -228,8 +251,7 @@ class Executor:
                 os.close(self._waiting_monitor)
             self._waiting_monitor = fd
             return
-        if self._monitor is not None:
-            self._loop.drain(self._monitor)
+        self._take_last_words()
         self._monitor = Channel(socket.socket(fileno=fd), m.MONITOR_TO_EXECUTOR, MAX_MESSAGE_BYTES)
         self._loop.attach(self._monitor, self._on_request, self._on_monitor_closed, self._start_queued)
         self._say(m.UseStartMark(), self._mark.fd)
@@ -237,6 +259,11 @@ class Executor:
             if action.request is not None:
                 self._say(action.request)
         self._start_queued()
+
+    def _take_last_words(self) -> None:
+        monitor, self._monitor = self._monitor, None  # nobody reads an answer
+        if monitor is not None:
+            self._loop.drain(monitor)
 
     def _on_monitor_closed(self, error: LognotError) -> None:
         self._monitor = None
@@ -247,6 +274,8 @@ class Executor:
     def _on_request(self, request: m.Message, fd: int) -> None:
         assert isinstance(request, m.RunAction)
         check_offsets(request)
+        if request.item_id not in self._items:
+            self._look_ahead(request.item_id)
         item = self._items.get(request.item_id)
         which = occasion(request)
         stream = (request.item_id, request.kind, request.stream_id)
@@ -254,7 +283,8 @@ class Executor:
         if item is None or item.run_as != self._account or _text_of(item, request.kind) is None:
             self._taken(which)
             return
-        if request.position <= self._last.get(stream, -1):
+        last = self._last.get(stream)
+        if last is not None and _is_said_again(request.position, last):
             # Said again by a new monitor. When it still waits, it will be taken later.
             if which not in self._queue:
                 self._taken(which)
@@ -269,6 +299,20 @@ class Executor:
         self._queue[which] = _Action(request.item_id, item, request)
         self._queued_bytes += waiting_bytes(request)
         self._start_queued()
+
+    def _look_ahead(self, item_id: int) -> None:
+        """Hear the supervisor until an item is known: of a new one it tells us before it tells the monitor.
+
+        When it has connected another monitor since, or stops us, it knew of none that this one could mean.
+        """
+        if self._monitor is None:
+            return
+        self._looking_ahead = True
+        while item_id not in self._items and not self._put_off and self._loop.hear(self._channel):
+            pass
+        self._looking_ahead = False
+        if self._put_off:
+            self._loop.call_later(0, self._catch_up)
 
     def _taken(self, which: Occasion) -> None:
         self._say(m.ActionTaken(*which))
@@ -290,8 +334,17 @@ class Executor:
 
     # Actions.
 
+    @property
+    def _has_place(self) -> bool:
+        """One more action may run."""
+        return (
+            self._config is not None
+            and len(self._running) < self._config.athread_count
+            and self._channel.pending_bytes <= MAX_UNREAD_BYTES
+        )
+
     def _start_queued(self) -> None:
-        while self._queue and self._config and len(self._running) < self._config.athread_count:
+        while self._queue and self._has_place:
             action = next(iter(self._queue.values()))
             assert action.request is not None
             # What starts before the monitor can know of it would start again, should we be killed now.
@@ -447,7 +500,8 @@ class Executor:
         line = line.removesuffix(b"\r")
         for at in range(0, len(line), MAX_QUOTE_BYTES):
             piece = line[at : at + MAX_QUOTE_BYTES]
-            if action.printed + len(piece) > MAX_OUTPUT_BYTES:
+            is_read = self._channel.pending_bytes <= MAX_UNREAD_OUTPUT_BYTES
+            if not is_read or action.printed + len(piece) > MAX_OUTPUT_BYTES:
                 action.unprinted += len(line) - at
                 return
             action.printed += max(len(piece), LINE_COST_BYTES)
@@ -460,6 +514,11 @@ class Executor:
             self._loop.forget(action.output)
             os.close(action.output)
             action.output = -1
+
+
+def _is_said_again(position: int, last: int) -> bool:
+    """Say whether a position is not after another one; both are serial numbers of 64 bits (RFC 1982)."""
+    return (last - position) % 2**64 < SAID_AGAIN_WITHIN
 
 
 def _text_of(item: Item, kind: Kind) -> bytes | None:

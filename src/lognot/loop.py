@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import os
+import select
 import selectors
 import time
 from collections.abc import Callable
@@ -109,6 +110,17 @@ class Loop:
         self._on_message[channel] = on_message
         if holds_back:
             self._held_back.add(channel)
+
+    def hear(self, channel: Channel) -> bool:
+        """Hand out what has come on an attached channel, as a turn would; False when nothing has."""
+        if channel.fileno() < 0:
+            return False
+        poll = select.poll()
+        poll.register(channel, select.POLLIN)
+        if not poll.poll(0):
+            return False
+        self._selector.get_key(channel).data(selectors.EVENT_READ)
+        return True
 
     def drain(self, channel: Channel) -> None:
         """Hand out what a dead peer has still sent, then detach its channel. `on_closed` is not called.

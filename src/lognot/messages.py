@@ -256,7 +256,7 @@ class RunAction(Message):
     """Run an item's action; an executor also sends it back, to a new monitor: this one still waits.
 
     (item_id, kind, stream_id, position) names the occasion: an executor starts each only once, however
-    often it is told, and positions of one item, kind and stream only grow.
+    often it is told, and positions of one item, kind and stream only grow, and wrap around (RFC 1982).
     """
 
     item_id: int = wire.u32()

@@ -49,10 +49,10 @@ def start_shell(shell_text: bytes, variables: dict[bytes, bytes], mark: StartMar
     Args:
         shell_text: for `sh -c`.
         variables: the whole environment.
-        mark: was set, and is emptied by the new process.
+        mark: was set, and is emptied by the new process; set again when that does not become the shell.
 
     Raises:
-        OSError: no process (fork(2), EAGAIN) or no pipe can be had now.
+        OSError: no process (fork(2), EAGAIN) or no pipe can be had now; or execve(2) fails, as with E2BIG.
     """
     reader, writer = os.pipe()
     try:
@@ -73,6 +73,7 @@ def start_shell(shell_text: bytes, variables: dict[bytes, bytes], mark: StartMar
         )
     except OSError:
         os.close(reader)
+        mark.set()  # the new process empties it before execve(2), which may fail
         raise
     finally:
         os.close(writer)

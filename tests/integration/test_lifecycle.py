@@ -28,6 +28,7 @@ from integration.processes import (
     stat_fields,
     wait_gone,
 )
+from integration.writer import held
 
 Make = Callable[..., Service]
 
@@ -407,6 +408,27 @@ def test_a_reload_keeps_what_did_not_change(service: Make, log: Path, tmp_path: 
     assert lines_of(tmp_path / "gone") == ["hit 1", "hit 2"]
     assert (lognot.role("monitor"), lognot.role("executor")) == (monitor, executor)
     lognot.wait_log("config reloaded, 3 items in")
+
+
+def test_a_new_item_acts_though_its_executor_stood_still(service: Make, log: Path, tmp_path: Path) -> None:
+    """It finds the new config and the action at once, and more of the monitor before them."""
+    new = "[NEW]\npath = @/log\nregex = ^new (\\d+)$\nupbound_action = echo $1 >> @/new\n"
+    lognot = service(EVERY_LINE).start()
+    with held(lognot.role("executor")):
+        append(log, "one\n")
+        lognot.wait_log(r"\[ITEM\] fired")
+        lognot.write_config(EVERY_LINE + new)
+        lognot.signal(signal.SIGUSR1)
+        lognot.wait_log("config reloaded, 2 items")
+
+        def fired() -> bool:
+            append(log, "new 7\n")  # the monitor may not have the config yet
+            return "[NEW] fired" in lognot.log
+
+        wait_for(fired, "the new item")
+    wait_for(lambda: "7" in lines_of(tmp_path / "new"), "its action")
+    assert lognot.stop() == 0
+    assert len(lines_of(tmp_path / "new")) == lognot.log.count("[NEW] fired")
 
 
 def test_a_changed_item_begins_again(service: Make, log: Path, tmp_path: Path) -> None:

@@ -122,6 +122,21 @@ def test_what_a_dead_peer_leaves_behind_is_not_heard_for_ever() -> None:
         os.waitpid(orphan, 0)
 
 
+def test_one_channel_is_heard_out_of_turn() -> None:
+    """With what a turn makes of nonsense and of an end."""
+    pair = Pair(m.Ping)
+    assert not pair.loop.hear(pair.channel)
+    pair.peer.send(PING)
+    assert pair.loop.hear(pair.channel)
+    assert pair.messages == [m.Ping()]
+    assert not pair.loop.hear(pair.channel)
+    pair.peer.close()
+    assert pair.loop.hear(pair.channel)
+    assert [type(error).__name__ for error in pair.errors] == ["ChannelClosed"]
+    assert not pair.loop.hear(pair.channel)
+    pair.close()
+
+
 def test_descriptors_behind_nonsense_are_closed() -> None:
     pair = Pair(m.UseStartMark)
     for _ in range(3):

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from lognot.process import StartMark, has_started, open_other_member, signal_group, start_shell
+from lognot.process import SHELL, StartMark, has_started, open_other_member, signal_group, start_shell
 
 PATH = {b"PATH": b"/usr/bin:/bin"}
 
@@ -112,6 +112,17 @@ def test_a_group_ends_as_a_whole() -> None:
     os.close(output)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGTERM
     signal_group(pid, signal.SIGTERM)  # nobody is there any more, and that is fine
+
+
+@pytest.mark.parametrize("shell", [SHELL, "/no/such/shell"])
+def test_what_could_not_become_the_shell_has_not_started(monkeypatch: pytest.MonkeyPatch, shell: str) -> None:
+    """It is tried again, also by another executor when this one is killed before."""
+    monkeypatch.setattr("lognot.process.SHELL", shell)
+    mark = StartMark()
+    mark.set()
+    with pytest.raises(OSError, match=r"Argument list too long|No such file"):
+        start_shell(b":", {b"TOO_LONG": b"x" * 200_000}, mark)
+    assert not has_started(mark.fd)
 
 
 def test_a_failed_start_leaks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

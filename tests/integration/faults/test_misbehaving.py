@@ -19,6 +19,7 @@ from integration.faults.numbered import (
 )
 from integration.harness import Service, append, lines_of, wait_for
 from integration.processes import is_gone
+from integration.writer import held
 
 Make = Callable[..., Service]
 PRINTED_BYTES = 1024**3  # by each action
@@ -105,6 +106,34 @@ def test_those_that_print_without_end(service: Make, tmp_path: Path) -> None:
     assert said["LINES"] == [], "empty lines are not told"
     assert len(lognot.log) < 1024 * 1024
     assert_each_ran_once(out, lines, "actions that print too much, actions run", times=3)
+
+
+def test_those_that_print_while_the_supervisor_stands_still(service: Make, tmp_path: Path) -> None:
+    """All run, timeouts are kept, and what they print is left out once it is too much to keep."""
+    log, other, out, pid = (tmp_path / name for name in ("log", "other", "out", "pid"))
+    log.touch()
+    other.touch()
+    lines = 400  # with what each prints, far more than may wait on a connection
+    printing = noting_item(other, out).replace("echo $1 >>", "seq 1024; echo $1 >>")
+    lognot = service(
+        "[general]\nathread_count = 2\naction_timeout = 2\n"
+        + item("SLEEPS", log, f"echo \\$\\$ >> {pid}; exec sleep 300")
+        + printing
+    ).start()
+    append(log, "SLEEPS\n")
+    lognot.wait_log(r"\[SLEEPS\] action started")
+    executor = lognot.role("executor")
+    before = memory_bytes(executor, "VmHWM")
+    with held(lognot.pid):
+        append(other, numbered_lines(0, lines))
+        wait_for(lambda: is_gone(int(lines_of(pid)[0])), "the end of the one that takes too long")
+        wait_noted(out, lines)
+        assert memory_bytes(executor, "VmHWM") - before < 2 * GROWTH_BYTES
+    lognot.wait_log(r"\[SLEEPS\] action took too long and was ended \(ended with killed by SIGTERM\)")
+    assert lognot.role("executor") == executor
+    assert lognot.stop() == 0
+    assert "[NOTE] action printed too much" in lognot.log
+    assert_each_ran_once(out, lines, "SIGSTOP of the supervisor, actions that print a lot run", times=1)
 
 
 def test_those_that_do_not_end(service: Make, tmp_path: Path) -> None:

@@ -1,0 +1,268 @@
+"""An executor between a supervisor and a monitor that a test plays: what it starts, and what it tells."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from lognot import executor as executor_module
+from lognot import messages as m
+from lognot.channel import MAX_MESSAGE_BYTES, Channel, socket_pair
+from lognot.config import parse_config
+from lognot.executor import MAX_UNREAD_OUTPUT_BYTES, Executor
+from lognot.messages import Kind
+from lognot.process import StartMark
+from lognot.settings import config_to_json
+from lognot.users import current_account
+from unit.descriptors import nothing_leaks
+
+GENERAL = "[general]\nathread_count = {}\n"
+ITEM = "[{0}]\npath = /var/log/a\nupbound_action = {0}\n"
+STREAM = 7
+FULL = b"line\n" * 1024  # all that one action may have in the log
+TURNS = 5  # enough for whatever is under way without waiting
+
+
+class Shells:
+    """Stands in for process.start_shell: `printed` is all that each prints, and it ends at once."""
+
+    def __init__(self) -> None:
+        self.texts: list[bytes] = []
+        self.printed = b""
+
+    def start(self, text: bytes, variables: dict[bytes, bytes], mark: StartMark) -> tuple[int, int]:
+        self.texts.append(text)
+        reader, writer = os.pipe2(os.O_NONBLOCK)
+        os.write(writer, self.printed)
+        os.close(writer)
+        return os.posix_spawn("/bin/true", [b"true"], {}, setsid=True), reader
+
+
+class Bench:
+    """The executor, and both ends that a test holds."""
+
+    def __init__(self, shells: Shells) -> None:
+        self.shells = shells
+        ours, theirs = socket_pair()
+        self.supervisor = Channel(ours, m.EXECUTOR_TO_SUPERVISOR)
+        self.executor = Executor(
+            Channel(theirs, m.SUPERVISOR_TO_EXECUTOR), current_account(), lambda data: True
+        )
+        self.loop = self.executor._loop
+        self.loop.attach(
+            self.executor._channel,
+            self.executor._on_message,
+            self.executor._leave,
+            self.executor._start_queued,
+        )
+        self.monitor = self.connect()
+        self.answers: list[m.Message] = []  # to the monitor
+
+    def configure(self, *numbers: int, at_once: int = 2) -> None:
+        """Send the config that has these items; each runs its own number."""
+        text = GENERAL.format(at_once) + "".join(ITEM.format(f"item{number}") for number in numbers)
+        config, problems = parse_config(text.encode(), "lognot.conf")
+        assert config is not None, problems
+        fd = os.memfd_create("config")
+        os.write(fd, config_to_json(config))
+        ones = (1,) * len(numbers)
+        self.supervisor.send(m.Configure(numbers, ones, ones), fd)
+        os.close(fd)
+
+    def connect(self) -> Channel:
+        """Have the supervisor connect a monitor; give its end."""
+        ours, theirs = socket_pair()
+        self.supervisor.send(m.ConnectMonitor(), theirs.fileno())
+        theirs.close()
+        return Channel(ours, m.EXECUTOR_TO_MONITOR, MAX_MESSAGE_BYTES)
+
+    def turn(self) -> None:
+        for _ in range(TURNS):
+            self.loop.turn(wait=False)
+
+    def quiet(self) -> None:
+        """Let it turn until no action runs."""
+        self.turn()
+        while self.executor._running:
+            self.loop.turn()
+
+    def told(self) -> list[m.Message]:
+        """Give all that the supervisor is told, while both read, until no action waits or runs any more."""
+        told: list[m.Message] = []
+        self.turn()
+        while True:
+            if self.monitor.fileno() >= 0:
+                self.answers += self._answers()
+            new = [message for message, _ in self.supervisor.receive()]
+            if not (new or self.executor._queue or self.executor._running):
+                return told
+            told += new
+            self.turn()
+
+    def _answers(self) -> list[m.Message]:
+        messages = self.monitor.receive()
+        for _, fd in messages:
+            if fd >= 0:
+                os.close(fd)
+        return [message for message, _ in messages]
+
+    def close(self) -> None:
+        self.supervisor.close()
+        self.monitor.close()
+        for channel in (self.executor._channel, self.executor._monitor):
+            if channel is not None:
+                self.loop.detach(channel)
+        self.loop._selector.close()
+        self.executor._supervisor.close()
+        os.close(self.executor._mark.fd)
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    """An executor that has a config with item 1, and a monitor."""
+    with nothing_leaks():
+        shells = Shells()
+        monkeypatch.setattr(executor_module, "start_shell", shells.start)
+        bench = Bench(shells)
+        bench.configure(1)
+        bench.turn()
+        yield bench
+        bench.close()
+
+
+def action(position: int, item: int = 1) -> m.RunAction:
+    return m.RunAction(item, Kind.UPBOUND, STREAM, position, 1, b"a line", ())
+
+
+# A supervisor that does not read.
+
+
+def count(told: list[m.Message], kind: type[m.Message]) -> int:
+    return sum(isinstance(message, kind) for message in told)
+
+
+def test_what_is_printed_beyond_what_the_supervisor_reads_is_left_out(bench: Bench) -> None:
+    """Actions start all the same, none is lost, and what was left out is counted."""
+    asked = 50
+    bench.shells.printed = FULL
+    for position in range(asked):
+        bench.monitor.send(action(position))
+        bench.quiet()
+    assert len(bench.shells.texts) == asked
+    unread = bench.executor._channel.pending_bytes
+    assert MAX_UNREAD_OUTPUT_BYTES < unread < MAX_UNREAD_OUTPUT_BYTES + 100_000
+    bench.executor._notes.flush()
+    told = bench.told()
+    assert count(told, m.ActionStarted) == count(told, m.ActionFinished) == asked
+    said = sum(len(one.line) for one in told if isinstance(one, m.ActionOutput))
+    cut = sum(one.number for one in told if isinstance(one, m.Note))
+    assert cut > 0
+    assert said + cut == asked * 1024 * len("line")
+
+
+def fill(bench: Bench, monkeypatch: pytest.MonkeyPatch, asked: int) -> None:
+    """Ask for actions, of which some cannot start, since too much waits for the supervisor."""
+    monkeypatch.setattr(executor_module, "MAX_UNREAD_BYTES", 10_000)
+    bench.shells.printed = FULL
+    for position in range(asked):
+        bench.monitor.send(action(position))
+        bench.quiet()
+    assert 0 < len(bench.shells.texts) < asked
+
+
+def test_actions_wait_while_the_supervisor_reads_nothing(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once it has read what waits they run, and print in full."""
+    asked = 9
+    fill(bench, monkeypatch, asked)
+    told = bench.told()
+    assert count(told, m.ActionStarted) == count(told, m.ActionFinished) == asked
+    assert count(told, m.ActionOutput) == asked * 1024
+    assert count(told, m.Note) == 0
+
+
+def test_what_waited_for_a_supervisor_that_has_ended_is_run(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody is told of it any more, so nothing has to be waited for."""
+    asked = 9
+    fill(bench, monkeypatch, asked)
+    monkeypatch.setattr(bench.executor._supervisor, "has_ended", lambda timeout_s: True)
+    bench.supervisor.close()
+    bench.quiet()
+    assert len(bench.shells.texts) == asked
+
+
+# Positions.
+
+
+def test_positions_that_wrap_around_go_on(bench: Bench) -> None:
+    """65,536 truncations of a file are enough for that, of which an item may have slept through many."""
+    for position in (2**64 - 20, 2**64 - 10, 5, 10, 40_000 * 2**48, 20_000 * 2**48):
+        bench.monitor.send(action(position))
+    bench.told()
+    assert len(bench.shells.texts) == 6
+
+
+@pytest.mark.parametrize("last", [0, 10, 2**48, 2**63, 2**63 + 5, 2**64 - 1])
+def test_what_was_started_is_not_started_again(bench: Bench, last: int) -> None:
+    for back in (0, 0, 1, 2**48, 200 * 2**48, 0):
+        bench.monitor.send(action((last - back) % 2**64))
+    bench.told()
+    assert len(bench.shells.texts) == 1
+    assert sum(isinstance(answer, m.ActionTaken) for answer in bench.answers) == 6
+
+
+# A monitor that is ahead of what the supervisor has told.
+
+
+def test_an_action_of_a_new_item_runs_when_the_monitor_is_heard_first(bench: Bench) -> None:
+    bench.monitor.send(action(1))
+    bench.monitor.send(action(1, item=2))
+    bench.configure(1, 2)
+    bench.told()
+    assert bench.shells.texts == [b"item1", b"item2"]
+
+
+def test_an_item_that_is_gone_is_refused(bench: Bench) -> None:
+    """Also where nothing is to be heard of the supervisor, or its end."""
+    bench.monitor.send(action(1, item=2))
+    bench.monitor.send(action(1))
+    bench.told()
+    assert bench.shells.texts == [b"item1"]
+    taken = [one for one in bench.answers if isinstance(one, m.ActionTaken)]
+    assert [one.item_id for one in taken] == [2, 1]
+
+
+@pytest.mark.parametrize("monitors", [1, 2])
+def test_the_last_words_of_a_monitor_keep_their_order(bench: Bench, monitors: int) -> None:
+    """What takes them was heard in the middle of them, while the supervisor was asked for an item."""
+    asked = 150  # more than are received at once
+    bench.monitor.send(action(1, item=9))
+    for position in range(asked):
+        bench.monitor.send(action(position))
+    bench.monitor.close()
+    for _ in range(monitors):
+        bench.monitor = bench.connect()
+    bench.configure(1, 2)
+    told = bench.told()
+    assert count(told, m.ActionStarted) == asked
+    bench.monitor.send(action(1, item=2))
+    bench.told()
+    assert bench.shells.texts == [b"item1"] * asked + [b"item2"]
+    taken = [one for one in bench.answers if isinstance(one, m.ActionTaken)]
+    assert taken[-1].item_id == 2, "the last monitor is the one that is answered"
+
+
+def test_a_stop_in_the_middle_of_what_the_monitor_says_drops_nothing(bench: Bench) -> None:
+    asked = 150
+    bench.monitor.send(action(1, item=9))
+    for position in range(asked):
+        bench.monitor.send(action(position))
+    bench.monitor.close()
+    bench.supervisor.send(m.Stop(10_000))
+    assert count(bench.told(), m.ActionFinished) == asked
+    assert bench.executor._stopping
