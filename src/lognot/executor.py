@@ -52,7 +52,6 @@ LINE_COST_BYTES = 64  # at least, of a line in there: many short lines are as mu
 # at once (supervisor.ROLE_BURST_BYTES). With more, which is 7,000 starts and ends, no action starts.
 MAX_UNREAD_OUTPUT_BYTES = 4 * 1024 * 1024
 MAX_UNREAD_BYTES = 8 * 1024 * 1024  # far below what ends the connection (channel.MAX_PENDING_BYTES)
-READ_BYTES = 16 * 1024 * 1024  # far below what ends the connection (channel.MAX_PENDING_BYTES)
 READ_BYTES = 64 * 1024
 LAST_READS = 64  # of a pipe whose action has ended
 FILES_OF_ACTION = 2  # its pidfd and its output
