@@ -104,7 +104,7 @@ class LogOpened(Message):
 
     fds: ClassVar[int] = 1
     log_id: int = wire.u32()
-    stream_id: int = wire.u64()  # never used twice
+    stream_id: int = wire.u64()  # never used for another file
     slot: int = wire.u32()  # where in the ledger its position is kept
     wd: int = wire.u32()
     start: Start = wire.choice(Start)

@@ -1,0 +1,315 @@
+"""What the next service goes on with, wherever the last one was killed. The monitor is its `Files` alone."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+
+from lognot.continuity import Continuity
+from lognot.files import Files
+from lognot.journal import Event, Journal
+from lognot.ledger import Ledger
+from lognot.logs import Logs
+from lognot.loop import Loop
+from lognot.messages import (
+    LogLooked,
+    LogOpened,
+    LookAgain,
+    Message,
+    StreamDrained,
+    StreamDropped,
+    StreamUnwritten,
+)
+from lognot.notes import Notes
+from lognot.roll import Roll
+from lognot.watch import Watches, WatchLimitError
+
+MAX_LINE = 1000
+
+
+class Killed(BaseException):
+    """SIGKILL: nobody catches it."""
+
+
+class Sink:
+    """Our own log."""
+
+    def __init__(self) -> None:
+        self.said: list[tuple[Event, str]] = []
+
+    def write(self, event: Event, priority: int, message: str, fields: dict[str, str]) -> None:
+        self.said.append((event, message))
+
+    def reopen(self) -> None:
+        """Nothing to reopen."""
+
+
+class Service:
+    """A supervisor's logs and a monitor's files in one process, which speak when `turn` lets them."""
+
+    def __init__(self, state: Path, memory: str, *paths: Path) -> None:
+        self.lines: list[str] = []
+        self.sink = Sink()
+        self.logs: Logs | None = None
+        self._memory = memory
+        self._paths = {str(path) for path in paths}
+        self._continuity = Continuity(str(state), Journal([self.sink]))
+        self._files: Files | None = None
+        self._inbox: list[tuple[Message, int]] = []
+        self._outbox: list[Message] = []
+
+    @property
+    def events(self) -> list[Event]:
+        return [event for event, _ in self.sink.said]
+
+    def start(self) -> Service:
+        saved = self._continuity.load(self._memory, self._paths)
+        ledger = self._continuity.ledger or Ledger()
+        notes = Notes(Loop(), self._outbox.append)
+        self._files = Files(ledger, notes, self._outbox.append, lambda: True, lambda: None)
+        self.logs = Logs(ledger, Journal([self.sink]), self._continuity.roll)
+        self._files.configure(set(self.logs.configure(self._paths, self._paths).values()), MAX_LINE)
+        self.logs.resume(saved)
+        self._continuity.use(Loop(), self.logs.positions)
+        self.save()
+        self.logs.connect(lambda message, fd: self._inbox.append((message, os.dup(fd) if fd >= 0 else fd)))
+        self.logs.look_all()
+        return self.turn()
+
+    def turn(self) -> Service:
+        """Look again at the logs that met a limit, and go on until there is nothing to do."""
+        assert self.logs is not None
+        assert self._files is not None
+        for log_id in self.logs.limited():
+            self.logs.look(log_id)
+        while self._inbox or self._outbox or self._files.dirty:
+            while self._inbox:
+                self._to_monitor(self._files, *self._inbox.pop(0))
+            for _, reading in self._files.readings():
+                for block in reading.blocks:
+                    self.lines += block.lines.decode().split()
+            while self._outbox:
+                self._to_supervisor(self.logs, self._outbox.pop(0))
+        return self
+
+    def _to_monitor(self, files: Files, message: Message, fd: int) -> None:
+        match message:
+            case LogOpened():
+                files.opened(message, fd)
+            case LogLooked():
+                files.looked(message)
+            case StreamUnwritten(stream_id):
+                files.unwritten(stream_id)
+            case _ if fd >= 0:
+                os.close(fd)
+
+    def _to_supervisor(self, logs: Logs, message: Message) -> None:
+        match message:
+            case LookAgain(log_id):
+                logs.look(log_id)
+            case StreamDrained(stream_id):
+                logs.unwritten(stream_id)
+            case StreamDropped(stream_id):
+                logs.dropped(stream_id)
+
+    def save(self) -> Service:
+        self._continuity.save()
+        return self
+
+    def kill(self) -> list[str]:
+        """End without another word; give what it has read."""
+        fds = [fd for _, fd in self._inbox]
+        if self._files is not None:
+            fds += [stream.fd for stream in self._files._streams.values()]
+        if self.logs is not None:
+            fds += [stream.fd for log in self.logs._logs.values() for stream in log.streams.values()]
+            if self.logs._watches is not None:
+                self.logs._watches.close()
+        for fd in fds:
+            if fd >= 0:
+                os.close(fd)
+        self._continuity.close()
+        return self.lines
+
+    def stop(self) -> list[str]:
+        """End cleanly; give what it has read."""
+        return self.save().kill()
+
+
+class Place:
+    """A log, and what outlives a service that watches it."""
+
+    def __init__(self, directory: Path, memory: str) -> None:
+        self.memory = memory
+        self.state = directory / "state"
+        self.log = directory / "logs" / "log"
+        self.log.parent.mkdir()
+        self.log.touch()
+
+    def service(self) -> Service:
+        return Service(self.state, self.memory, self.log)
+
+    def run(self) -> list[str]:
+        """Have a service read what there is."""
+        return self.service().start().stop()
+
+    def write(self, *lines: str) -> None:
+        with self.log.open("a") as file:
+            file.writelines(line + "\n" for line in lines)
+
+    def rotate(self) -> None:
+        """As logrotate does it with `create`."""
+        names = sorted(self.log.parent.iterdir(), reverse=True)
+        for path in (path for path in names if path.name != "log"):
+            path.rename(self.log.parent / f"log.{int(path.suffix[1:]) + 1}")
+        self.log.rename(self.log.parent / "log.1")
+        self.log.touch()
+
+    def reboot(self) -> None:
+        for name in os.listdir(self.memory):
+            os.unlink(os.path.join(self.memory, name))
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as memory:
+        gc.collect()  # of memory that is mapped the descriptor is kept, too
+        before = len(os.listdir("/proc/self/fd"))
+        yield Place(tmp_path, memory)
+        gc.collect()
+        assert len(os.listdir("/proc/self/fd")) == before
+
+
+@contextmanager
+def killed_at(number: int) -> Iterator[None]:
+    """Before the write of this number to what outlives the service, everything ends."""
+    put, assign = Roll._put, Ledger.assign
+    left = iter(range(number))
+
+    def write(real: Callable[..., None], *arguments: object) -> None:
+        if next(left, None) is None:
+            raise Killed
+        real(*arguments)
+
+    with (
+        patch.object(Roll, "_put", lambda *arguments: write(put, *arguments)),
+        patch.object(Ledger, "assign", lambda *arguments: write(assign, *arguments)),
+        suppress(Killed),
+    ):
+        yield
+
+
+@contextmanager
+def no_watch_for(*paths: Path) -> Iterator[None]:
+    """The limit of watches is met at these files, not at the directories."""
+    add, inodes = Watches.add, {path.stat().st_ino for path in paths}
+
+    def refuse(watches: Watches, fd: int, mask: int) -> int:
+        if os.fstat(fd).st_ino in inodes:
+            raise WatchLimitError(errno.ENOSPC, "inotify limit reached")
+        return add(watches, fd, mask)
+
+    with patch.object(Watches, "add", refuse):
+        yield
+
+
+@pytest.mark.parametrize("rebooted", [False, True])
+@pytest.mark.parametrize("rotated", [0, 1, 3])
+def test_killed_at_any_moment_of_the_start(tmp_path: Path, rotated: int, rebooted: bool) -> None:
+    """Nothing is read twice, and what was not read is not lost."""
+    number, came_through = 0, False
+    while not came_through:
+        directory = tmp_path / str(number)
+        directory.mkdir()
+        with tempfile.TemporaryDirectory(dir="/dev/shm") as memory:
+            place = Place(directory, memory)
+            place.run()
+            place.write("a", "b")
+            assert place.run() == ["a", "b"]
+            if rebooted:
+                place.reboot()
+            place.write("c")
+            for rotation in range(rotated):
+                place.rotate()
+                place.write(f"d{rotation}")
+            service = place.service()
+            with killed_at(number):
+                service.start()
+                came_through = True
+            read = service.kill()
+            place.write("z")
+            rest = place.run()
+            expected = ["c", *(f"d{rotation}" for rotation in range(rotated)), "z"]
+            assert read + rest == expected, f"killed before write {number}"
+        number += 1
+    assert number > 1
+
+
+@pytest.mark.parametrize("rebooted", ["never", "before", "after"])
+@pytest.mark.parametrize("rotated", [False, True])
+def test_a_limit_of_watches_at_the_start(place: Place, rotated: bool, rebooted: str) -> None:
+    """The next service knows as much as the one that could not watch the log."""
+    place.run()
+    place.write("a")
+    assert place.run() == ["a"]
+    place.write("b")
+    if rebooted == "before":
+        place.reboot()
+    if rotated:
+        place.rotate()
+        place.write("c")
+    with no_watch_for(*place.log.parent.iterdir()):
+        service = place.service().start()
+        service.turn()
+        assert service.stop() == []
+    if rebooted == "after":
+        place.reboot()
+    assert place.run() == ["b", *(["c"] if rotated else [])]
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_limit_of_watches_behind_the_rotated_files(place: Place, stopped: bool) -> None:
+    """They are read once, also where they were let go before the next one could be watched."""
+    place.run()
+    place.write("a")
+    place.run()
+    place.write("b")
+    for line in ("c", "d"):
+        place.rotate()
+        place.write(line)
+    with no_watch_for(place.log):
+        service = place.service().start()
+        service.turn()
+        assert service.lines == ["b", "c"]
+        if stopped:
+            service.stop()
+            service = place.service().start()
+            service.lines[:0] = ["b", "c"]
+    place.write("e")
+    service.turn()
+    assert service.stop() == ["b", "c", "d", "e"]
+    assert Event.RESUME_LOST not in service.events
+    place.write("f")
+    assert place.run() == ["f"]
+
+
+def test_a_log_that_is_not_to_go_on_any_more(place: Place) -> None:
+    """A reload says so while its position is still known from the last service alone."""
+    place.run()
+    place.write("a")
+    place.run()
+    with no_watch_for(place.log):
+        service = place.service().start()
+        assert service.logs is not None
+        service.logs.configure([str(place.log)])
+        service.stop()
+    place.write("b")
+    assert place.run() == []
