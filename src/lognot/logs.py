@@ -24,7 +24,7 @@ from lognot.messages import MAX_WATCHES, LogLooked, LogOpened, Message, Start, S
 from lognot.opening import has_writer, open_log
 from lognot.quota import Quota, QuotaJournal
 from lognot.roll import Listed, Roll, log_digest
-from lognot.rotated import Entry, leftovers, list_files
+from lognot.rotated import Entry, leftovers, list_files, on_other_device
 from lognot.state import Identity, SavedStream
 
 MAX_ROTATED = 8  # older files of one log that are kept while somebody may still write to them
@@ -349,12 +349,24 @@ class Logs:
             return
         log.start = Start.BEGIN
         identity = (current.st_dev, current.st_ino) if current else None
+        entries = _entries(log)
+        if identity is not None:
+            self._follow_device(log, rest, {identity, *(entry.identity for entry in entries)})
         wanted = [*rest.saved, *rest.done, *_identities(log)]
-        for entry in leftovers(_entries(log), os.path.basename(log.path), wanted, rest.last, identity):
+        for entry in leftovers(entries, os.path.basename(log.path), wanted, rest.last, identity):
             if entry.identity not in rest.done and entry.identity not in _identities(log):
                 self._take_leftover(log, entry)
         if current is None:
             self._finish_resuming(log)
+
+    def _follow_device(self, log: Log, rest: Resumption, there: set[Identity]) -> None:
+        """Look for files under the number that their device has now; their bytes will prove them."""
+        for old, new in on_other_device(rest.saved, there).items():
+            one = rest.saved.pop(old)
+            rest.saved[new] = self._reserve(log, replace(one, identity=new))
+            self._free(one.slot)
+            if rest.last == old:
+                rest.last = new
 
     def _finish_resuming(self, log: Log) -> None:
         """Every file that is there was opened: those that are not will not come."""

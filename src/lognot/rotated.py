@@ -81,6 +81,18 @@ def leftovers(
     return known + sorted(between, key=lambda entry: entry.modified_ns)
 
 
+def on_other_device(wanted: Collection[Identity], there: Collection[Identity]) -> dict[Identity, Identity]:
+    """Give which of the files that are there may be the ones wanted, by what these are known as.
+
+    A device has another number after a reboot, where numbers are given out in the order in which devices or
+    file systems without one are found; the inode stays. Only where no file is left on the old device.
+    """
+    devices = {device for device, _ in there}
+    by_inode = {inode: (device, inode) for device, inode in there}
+    gone = [identity for identity in wanted if identity[0] not in devices]
+    return {identity: by_inode[identity[1]] for identity in gone if identity[1] in by_inode}
+
+
 def _form(name: str) -> str:
     """A name with its numbers and dates made equal."""
     return re.sub("[0-9]+", "0", name)

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from integration.moments import Moments
 from integration.processes import ids, is_gone, wait_gone
 from integration.writer import REGEX, Writer, counting_items, has_open, held, wait_has_open
 from lognot.service import LEAVE_S
+from lognot.state import State, state_from_json, state_to_json
 
 Make = Callable[..., Service]
 
@@ -238,6 +240,29 @@ def test_a_file_that_was_emptied_or_replaced_meanwhile(
     assert lognot.stop() == 0
     for name in ("e.out", "r.out"):
         assert numbers(tmp_path / name) == [*range(10), *range(100, 150)]
+
+
+def test_a_device_with_another_number_after_a_reboot(
+    service: Make, lone_log: Path, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    out, state_file = tmp_path / "out", tmp_path / "state" / "state.json"
+    config = "[general]\nathread_count = 1\n" + noting(lone_log, out)
+    lognot = service(config, environment=environment).start()
+    write(lone_log, 0, 20)
+    wait_for(lambda: len(numbers(out)) == 20, "the first lines")
+    stop(lognot)
+    reboot(environment)
+    state = state_from_json(state_file.read_bytes())
+    logs = {
+        path: tuple(replace(one, identity=(one.identity[0] + 1, one.identity[1])) for one in streams)
+        for path, streams in state.logs.items()
+    }
+    state_file.write_bytes(state_to_json(State(state.key, logs)))
+    write(lone_log, 20, 21)
+    lognot.start()
+    wait_for(lambda: 20 in numbers(out), "the new line")
+    assert lognot.stop() == 0
+    assert numbers(out) == list(range(21))
 
 
 def test_the_rotated_file_is_gone(service: Make, tmp_path: Path, environment: dict[str, str]) -> None:

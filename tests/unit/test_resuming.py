@@ -8,11 +8,13 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
 
 import pytest
 
+from lognot import logs, rotated
 from lognot.continuity import Continuity
 from lognot.files import Files
 from lognot.journal import Event, Journal
@@ -189,6 +191,29 @@ def place(tmp_path: Path) -> Iterator[Place]:
 
 
 @contextmanager
+def other_device(number: int) -> Iterator[None]:
+    """A file system has another number from now on."""
+
+    def status_of(real: Callable[..., os.stat_result], *arguments: object, **more: object) -> os.stat_result:
+        status = real(*arguments, **more)
+        return os.stat_result((*status[:2], number, *status[3:]), status.__reduce__()[1][1])
+
+    fstat, stat, listed = os.fstat, os.stat, rotated.list_files
+    with (
+        patch.object(os, "fstat", lambda *arguments: status_of(fstat, *arguments)),
+        patch.object(os, "stat", lambda *arguments, **more: status_of(stat, *arguments, **more)),
+        patch.object(
+            logs,
+            "list_files",
+            lambda directory: (
+                replace(entry, identity=(number, entry.identity[1])) for entry in listed(directory)
+            ),
+        ),
+    ):
+        yield
+
+
+@contextmanager
 def killed_at(number: int) -> Iterator[None]:
     """Before the write of this number to what outlives the service, everything ends."""
     put, assign = Roll._put, Ledger.assign
@@ -313,3 +338,23 @@ def test_a_log_that_is_not_to_go_on_any_more(place: Place) -> None:
         service.stop()
     place.write("b")
     assert place.run() == []
+
+
+@pytest.mark.parametrize("rebooted", [False, True])
+@pytest.mark.parametrize("rotations", [0, 2])
+def test_a_device_has_another_number(place: Place, rotations: int, rebooted: bool) -> None:
+    place.run()
+    place.write("a", "b")
+    place.run()
+    if rebooted:
+        place.reboot()
+    place.write("c")
+    for rotation in range(rotations):
+        place.rotate()
+        place.write(f"d{rotation}")
+    with other_device(4711):
+        service = place.service().start()
+        assert service.stop() == ["c", *(f"d{rotation}" for rotation in range(rotations))]
+        assert Event.RESUME_LOST not in service.events
+        place.write("e")
+        assert place.run() == ["e"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lognot.rotated import Entry, leftovers, list_files
+from lognot.rotated import Entry, leftovers, list_files, on_other_device
 
 LAST = (1, 1)
 
@@ -50,6 +50,14 @@ def test_those_in_between(names: tuple[str, ...], expected: list[str]) -> None:
 
 def test_older_ones_come_first() -> None:
     assert found("log.2=2", "log.3=1", "log.1", wanted=(1, 2)) == ["log.3", "log.2", "log.1"]
+
+
+def test_a_device_that_has_another_number() -> None:
+    assert on_other_device([(1, 5), (1, 6), (1, 7)], [(2, 5), (2, 6), (2, 99)]) == {
+        (1, 5): (2, 5),
+        (1, 6): (2, 6),
+    }
+    assert on_other_device([(1, 5)], [(2, 5), (1, 6)]) == {}  # it is the same device, and the file is gone
 
 
 def test_only_regular_files_are_listed(tmp_path: Path) -> None:
