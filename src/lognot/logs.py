@@ -64,11 +64,13 @@ class Resumption:
             for it, also when it is opened, so that it stands there at every instant.
         last: the file that the path led to.
         done: files that need no further look.
+        late: the path led to nothing at first, so what comes may be new.
     """
 
     saved: dict[Identity, SavedStream]
     last: Identity
     done: set[Identity] = field(default_factory=set)
+    late: bool = False
 
 
 @dataclass(slots=True)
@@ -356,8 +358,12 @@ class Logs:
         for entry in leftovers(entries, os.path.basename(log.path), wanted, rest.last, identity):
             if entry.identity not in rest.done and entry.identity not in _identities(log):
                 self._take_leftover(log, entry)
-        if current is None:
-            self._finish_resuming(log)
+        if current is not None:
+            return
+        if rest.last in rest.done | _identities(log):
+            self._finish_resuming(log)  # it was rotated away, and nothing came after it yet
+        else:
+            rest.late = True  # what it is on may not be mounted yet
 
     def _follow_device(self, log: Log, rest: Resumption, there: set[Identity]) -> None:
         """Look for files under the number that their device has now; their bytes will prove them."""
@@ -429,7 +435,7 @@ class Logs:
                 return
         if log.first_seen is not None and log.start is Start.END and log.first_seen[0] != identity:
             log.start = Start.BEGIN  # it was rotated before it could be watched: this one is new
-        going_on = log.resumption is not None
+        going_on = _was_there(log, identity)
         one = self._known(log, identity)
         start = log.start if one is None else Start.COMMITTED
         # What is there already of a log that goes on was written before the start.
@@ -585,6 +591,14 @@ def _nobody(message: Message, fd: int) -> None:
 def _identities(log: Log) -> set[Identity]:
     """Give the files of a log that are open."""
     return {stream.identity for stream in log.streams.values()}
+
+
+def _was_there(log: Log, identity: Identity) -> bool:
+    """Say whether a log goes on with the file that its path leads to, as it was there before the start."""
+    rest = log.resumption
+    if rest is None:
+        return False
+    return not rest.late or identity in rest.saved or rest.last in rest.done | _identities(log)
 
 
 def _entries(log: Log) -> list[Entry]:

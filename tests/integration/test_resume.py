@@ -442,6 +442,28 @@ def test_a_log_that_is_missing_at_the_start(
     assert lognot.stop() == 0
 
 
+def test_a_directory_that_is_there_later(
+    service: Make, lone_log: Path, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    """As one that is mounted late. A service in between changes nothing."""
+    out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
+    config = "[general]\nathread_count = 1\n" + noting(lone_log, out)
+    lognot = service(config, environment=environment).start()
+    write(lone_log, 0, 20)
+    wait_for(lambda: len(numbers(out)) == 20, "the first lines")
+    stop(lognot)
+    reboot(environment)
+    lone_log.parent.rename(elsewhere)
+    lognot.start()
+    stop(lognot)
+    lognot.start()
+    elsewhere.rename(lone_log.parent)
+    write(lone_log, 20, 21)
+    wait_for(lambda: 20 in numbers(out), "the new line")
+    assert lognot.stop() == 0
+    assert numbers(out) == list(range(21))
+
+
 @pytest.mark.root
 def test_a_stop_while_an_executor_stands_still(
     service: Make, tmp_path: Path, environment: dict[str, str]

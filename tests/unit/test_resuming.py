@@ -102,6 +102,12 @@ class Service:
                 self._to_supervisor(self.logs, self._outbox.pop(0))
         return self
 
+    def look(self) -> Service:
+        """Look at every log, as after a mount, and go on."""
+        assert self.logs is not None
+        self.logs.look_all()
+        return self.turn()
+
     def _to_monitor(self, files: Files, message: Message, fd: int) -> None:
         match message:
             case LogOpened():
@@ -358,3 +364,57 @@ def test_a_device_has_another_number(place: Place, rotations: int, rebooted: boo
         assert Event.RESUME_LOST not in service.events
         place.write("e")
         assert place.run() == ["e"]
+
+
+@pytest.mark.parametrize("mount_point", [False, True])
+@pytest.mark.parametrize("rebooted", [False, True])
+@pytest.mark.parametrize("services", [0, 1, 2])
+@pytest.mark.parametrize("rotations", [0, 2])
+def test_a_directory_that_is_mounted_late(
+    place: Place, rotations: int, services: int, rebooted: bool, mount_point: bool
+) -> None:
+    """What was known is kept until then, also by services that do not see that day; one of them is killed."""
+    place.run()
+    place.write("a")
+    place.run()
+    expected = ["b"]
+    place.write("b")
+    for rotation in range(rotations):
+        place.rotate()
+        place.write(f"c{rotation}")
+        expected.append(f"c{rotation}")
+    if rebooted:
+        place.reboot()
+    elsewhere = place.log.parent.with_name("elsewhere")
+    place.log.parent.rename(elsewhere)
+    if mount_point:
+        place.log.parent.mkdir()
+    for number in range(services):
+        service = place.service().start()
+        assert (service.kill() if number == 0 else service.stop()) == []
+        if rebooted:
+            place.reboot()
+    service = place.service().start()
+    if mount_point:
+        place.log.parent.rmdir()
+    elsewhere.rename(place.log.parent)
+    assert service.look().stop() == expected
+    assert Event.RESUME_LOST not in service.events
+    place.write("d")
+    assert place.run() == ["d"]
+
+
+def test_a_log_that_is_new_when_it_comes(place: Place) -> None:
+    """What was read last is gone: that is said when there is no hope any more, once."""
+    place.run()
+    place.write("a")
+    place.run()
+    place.log.rename(place.state.with_name("elsewhere"))  # so that no new file gets its inode
+    service = place.service().start()
+    service.look()
+    assert service.events == [Event.LOG_MISSING]
+    place.write("b")
+    assert service.look().look().stop() == ["b"]
+    assert service.events.count(Event.RESUME_LOST) == 1
+    place.write("c")
+    assert place.run() == ["c"]
