@@ -24,7 +24,7 @@ from lognot.messages import MAX_WATCHES, LogLooked, LogOpened, Message, Start, S
 from lognot.opening import has_writer, open_log
 from lognot.quota import Quota, QuotaJournal
 from lognot.roll import Listed, Roll, log_digest
-from lognot.rotated import Entry, leftovers, list_files, on_other_device
+from lognot.rotated import Entry, copies, leftovers, list_files, on_other_device
 from lognot.state import Identity, SavedStream
 
 MAX_ROTATED = 8  # older files of one log that are kept while somebody may still write to them
@@ -52,6 +52,7 @@ class Stream:
     size: int  # bytes when it was opened
     history: int = 0  # bytes of it that were there before lognot started, where the log goes on
     generation: int = 0  # truncations before it was opened
+    accepted: bool = False  # LEFTOVER: the monitor has found the bytes that it should have
     wd: int = 0
 
 
@@ -65,12 +66,20 @@ class Resumption:
         last: the file that the path led to.
         done: files that need no further look.
         late: the path led to nothing at first, so what comes may be new.
+        emptied: the file that the path leads to, which has other bytes than those that were read.
+        copies: of that one, which are tried one by one; None: not looked for yet.
+        trial: the stream of the first of them, while the monitor has not told.
+        history: bytes of the emptied file that were there before lognot started.
     """
 
     saved: dict[Identity, SavedStream]
     last: Identity
     done: set[Identity] = field(default_factory=set)
     late: bool = False
+    emptied: Identity | None = None
+    copies: list[Entry] | None = None
+    trial: int = 0
+    history: int = 0
 
 
 @dataclass(slots=True)
@@ -216,6 +225,8 @@ class Logs:
             log.directories = []
             for stream in log.streams.values():
                 stream.wd = 0  # a watch of the last monitor
+                if stream.start is Start.LEFTOVER and stream.stream_id == log.current:
+                    stream.start = Start.COMMITTED  # that one did not drop it
                 try:
                     self._pass(log, stream)
                 except OSError:
@@ -244,12 +255,15 @@ class Logs:
                     self._pass(log, stream)
             fd = open_log(log.path, lambda directory, name: self._visit(directory, name, watches))
             try:
-                self._resume(log, os.fstat(fd))
+                resumed = self._resume(log, os.fstat(fd))
             except BaseException:
                 os.close(fd)
                 raise
-            self._take(log, fd)
-            self._finish_resuming(log)
+            if resumed:
+                self._take(log, fd)
+                self._finish_resuming(log)
+            else:
+                os.close(fd)
         except OpenRefusedError as error:
             trouble = str(error)
         except OSError as error:
@@ -290,6 +304,7 @@ class Logs:
         if found is None:
             return
         log, stream = found
+        self._accepted(log, stream)
         # None is no answer (a file system without leases): then it is kept until newer ones push it out.
         if stream_id != log.current and has_writer(stream.fd) is False:
             self._send(StreamUnwritten(stream_id), -1)
@@ -300,6 +315,9 @@ class Logs:
         if found is None:
             return
         log, stream = found
+        if stream.start is Start.LEFTOVER and not stream.accepted:
+            self._refused(log, stream)
+            return
         if os.fstat(stream.fd).st_nlink:
             log.remembered[stream.identity] = self._ledger.position(stream.slot)
             while len(log.remembered) > MAX_REMEMBERED:
@@ -307,6 +325,7 @@ class Logs:
         if log.resumption is None:
             self._close(log, stream)
         else:
+            log.resumption.done.add(stream.identity)
             self._shelve(log, stream)
         if stream_id == log.current:  # the path came to lead to it again just now
             log.current = 0
@@ -338,18 +357,89 @@ class Logs:
         except OSError:  # a directory that we may pass but not read: changes in it go unseen
             return
 
-    def _resume(self, log: Log, current: os.stat_result | None) -> None:
+    def _accepted(self, log: Log, stream: Stream) -> None:
+        """A file that is not the current one was read to an end."""
+        stream.accepted = True
+        rest = log.resumption
+        if rest is not None and rest.copies and rest.trial == stream.stream_id:
+            path = os.path.join(os.path.dirname(log.path), rest.copies[0].name)
+            text = f"log '{log.path}' was emptied meanwhile, what stood there was read in '{path}'"
+            log.journal.write(Event.RESUMED, INFO, text, path=log.path)
+            rest.last, rest.trial, rest.copies = stream.identity, 0, []
+            self.look(log.log_id)
+
+    def _refused(self, log: Log, stream: Stream) -> None:
+        """The monitor has found other bytes in a file than those that were read."""
+        rest = log.resumption
+        if stream.stream_id == log.current:
+            log.current = 0
+            rest = log.resumption = rest or Resumption({}, stream.identity)
+            rest.emptied, rest.history = stream.identity, stream.history
+            self._shelve(log, stream)
+            self.look(log.log_id)
+        elif rest is not None and rest.copies and rest.trial == stream.stream_id:
+            self._close(log, stream)
+            rest.trial = 0
+            rest.copies.pop(0)
+            self.look(log.log_id)
+        else:
+            self._close(log, stream)
+            self._say_lost(log, "is another one by now")
+
+    def _seek_copy(self, log: Log, rest: Resumption, emptied: SavedStream) -> bool:
+        """Have the monitor look at what may be the copy of a file that was emptied, one after another.
+
+        Returns: whether that has come to an end.
+
+        Raises:
+            OSError: a limit of the system was met.
+            OpenRefusedError: too many files are open.
+        """
+        if rest.trial:
+            return False
+        begin = emptied.position.offset
+        if rest.copies is None:
+            known = rest.saved.keys() | _identities(log)
+            rest.copies = copies(_entries(log), os.path.basename(log.path), begin, known)
+        while rest.copies:
+            path = os.path.join(os.path.dirname(log.path), rest.copies[0].name)
+            one = SavedStream(rest.copies[0].identity, emptied.position)
+            try:
+                rest.trial = self._open_leftover(log, path, one).stream_id
+                return False
+            except (OpenRefusedError, OSError) as error:
+                _raise_limit(error)
+                rest.copies.pop(0)
+        return True
+
+    def _begin_anew(self, log: Log, rest: Resumption, emptied: SavedStream) -> None:
+        """Read a file that was emptied from its first byte, behind its copies."""
+        rest.saved[emptied.identity] = self._reserve(log, replace(emptied, position=Position(0)))
+        self._free(emptied.slot)
+        rest.emptied = None
+        if rest.last == emptied.identity:  # there is no copy
+            text = (
+                f"log '{log.path}' was emptied or replaced while lognot did not run, and no copy is there: "
+                f"what was written to it before that, after byte {emptied.position.offset}, is not read"
+            )
+            log.journal.write(Event.RESUME_LOST, ERROR, text, path=log.path)
+
+    def _resume(self, log: Log, current: os.stat_result | None) -> bool:
         """Open the files that the last service has left of a log and that it was rotated to meanwhile.
 
         The one that the path leads to is left to `_take`.
+
+        Returns: whether that can be done now, or the monitor is to tell of a copy of it first.
 
         Raises:
             OSError: a limit of the system was met; what was done so far is not done again.
         """
         rest = log.resumption
         if rest is None:
-            return
+            return True
         log.start = Start.BEGIN
+        if rest.emptied is not None and not self._seek_copy(log, rest, rest.saved[rest.emptied]):
+            return False
         identity = (current.st_dev, current.st_ino) if current else None
         entries = _entries(log)
         if identity is not None:
@@ -357,13 +447,18 @@ class Logs:
         wanted = [*rest.saved, *rest.done, *_identities(log)]
         for entry in leftovers(entries, os.path.basename(log.path), wanted, rest.last, identity):
             if entry.identity not in rest.done and entry.identity not in _identities(log):
+                if entry.identity == rest.emptied:
+                    self._begin_anew(log, rest, rest.saved[entry.identity])
                 self._take_leftover(log, entry)
+        if identity is not None and identity == rest.emptied:
+            self._begin_anew(log, rest, rest.saved[identity])
         if current is not None:
-            return
+            return True
         if rest.last in rest.done | _identities(log):
             self._finish_resuming(log)  # it was rotated away, and nothing came after it yet
         else:
             rest.late = True  # what it is on may not be mounted yet
+        return True
 
     def _follow_device(self, log: Log, rest: Resumption, there: set[Identity]) -> None:
         """Look for files under the number that their device has now; their bytes will prove them."""
@@ -437,9 +532,11 @@ class Logs:
             log.start = Start.BEGIN  # it was rotated before it could be watched: this one is new
         going_on = _was_there(log, identity)
         one = self._known(log, identity)
-        start = log.start if one is None else Start.COMMITTED
+        start = log.start if one is None else Start.COMMITTED if one.slot < 0 else Start.LEFTOVER
         # What is there already of a log that goes on was written before the start.
         history = status.st_size if going_on else 0
+        if log.resumption is not None and log.resumption.history:
+            history = min(history, log.resumption.history)
         stream = self._add(log, fd, status, start, one, history=history)
         log.remembered.pop(identity, None)
         log.current = stream.stream_id
@@ -452,6 +549,7 @@ class Logs:
         log.first_seen = None
         log.journal.write(event, INFO, text, path=log.path)
         for old in list(log.streams)[: -MAX_ROTATED - 1]:
+            log.streams[old].accepted = True  # it is dropped when it was read
             self._send(StreamUnwritten(old), -1)
 
     def _known(self, log: Log, identity: Identity) -> SavedStream | None:
@@ -558,11 +656,10 @@ class Logs:
         return None
 
     def _shelve(self, log: Log, stream: Stream) -> None:
-        """Close a stream that was read; the next service would look for newer files beginning at it."""
+        """Close a stream and keep its position: the next service looks for newer files from it on."""
         assert log.resumption is not None
         position = replace(self._ledger.position(stream.slot), stream_id=stream.stream_id)
         log.resumption.saved[stream.identity] = SavedStream(stream.identity, position, stream.slot)
-        log.resumption.done.add(stream.identity)
         self._close(log, stream, free=False)
 
     def _close(self, log: Log, stream: Stream, *, free: bool = True) -> None:

@@ -240,6 +240,10 @@ def test_a_file_that_was_emptied_or_replaced_meanwhile(
     assert lognot.stop() == 0
     for name in ("e.out", "r.out"):
         assert numbers(tmp_path / name) == [*range(10), *range(100, 150)]
+    text = (
+        r"error: log '.*' was emptied or replaced while lognot did not run, and no copy is there: .* byte 120"
+    )
+    assert len(lognot.wait_log(text, 2)) == 2
 
 
 def test_a_device_with_another_number_after_a_reboot(
@@ -263,6 +267,41 @@ def test_a_device_with_another_number_after_a_reboot(
     wait_for(lambda: 20 in numbers(out), "the new line")
     assert lognot.stop() == 0
     assert numbers(out) == list(range(21))
+
+
+@pytest.mark.parametrize("how", ["kill", "reboot"])
+@pytest.mark.parametrize("grown", [False, True])
+def test_a_log_that_was_copied_and_emptied_meanwhile(
+    service: Make, lone_log: Path, tmp_path: Path, environment: dict[str, str], grown: bool, how: str
+) -> None:
+    """As logrotate does it with `copytruncate`, twice: the older copy has what was not read."""
+    out = tmp_path / "out"
+    config = "[general]\nathread_count = 1\n" + noting(lone_log, out)
+    lognot = service(config, environment=environment).start()
+    write(lone_log, 0, 20)
+    wait_for(lambda: len(numbers(out)) == 20, "the first lines")
+    kill(lognot) if how == "kill" else stop(lognot)
+    if how == "reboot":
+        reboot(environment)
+    write(lone_log, 20, 30)
+    shutil.copy2(lone_log, lone_log.with_name("log.2"))
+    os.truncate(lone_log, 0)
+    write(lone_log, 30, 100)
+    shutil.copy2(lone_log, lone_log.with_name("log.1"))
+    os.truncate(lone_log, 0)
+    end = 200 if grown else 101
+    write(lone_log, 100, end)
+    lognot.start()
+    wait_for(lambda: len(numbers(out)) >= end, "the lines since")
+    write(lone_log, end, end + 1)
+    wait_for(lambda: len(numbers(out)) >= end + 1, "the new line")
+    assert lognot.stop() == 0
+    assert numbers(out) == list(range(end + 1))
+    lognot.wait_log("info: log '.*' was emptied meanwhile, what stood there was read in '.*/log.2'")
+    assert "error: " not in lognot.log
+    accounts.numbered(
+        f"copied and emptied twice while it did not run ({how})", numbers(out), end + 1, times=2
+    )
 
 
 def test_the_rotated_file_is_gone(service: Make, tmp_path: Path, environment: dict[str, str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import gc
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -105,6 +106,8 @@ class Service:
     def look(self) -> Service:
         """Look at every log, as after a mount, and go on."""
         assert self.logs is not None
+        assert self._files is not None
+        self._files.read_all()
         self.logs.look_all()
         return self.turn()
 
@@ -180,6 +183,14 @@ class Place:
             path.rename(self.log.parent / f"log.{int(path.suffix[1:]) + 1}")
         self.log.rename(self.log.parent / "log.1")
         self.log.touch()
+
+    def copy_and_empty(self) -> None:
+        """As logrotate does it with `copytruncate`."""
+        names = sorted(self.log.parent.iterdir(), reverse=True)
+        for path in (path for path in names if path.name != "log"):
+            path.rename(self.log.parent / f"log.{int(path.suffix[1:]) + 1}")
+        shutil.copy2(self.log, self.log.with_name("log.1"))
+        os.truncate(self.log, 0)
 
     def reboot(self) -> None:
         for name in os.listdir(self.memory):
@@ -418,3 +429,100 @@ def test_a_log_that_is_new_when_it_comes(place: Place) -> None:
     assert service.events.count(Event.RESUME_LOST) == 1
     place.write("c")
     assert place.run() == ["c"]
+
+
+@pytest.mark.parametrize("rebooted", [False, True])
+@pytest.mark.parametrize("grown", [False, True])
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_copied_and_emptied(place: Place, times: int, grown: bool, rebooted: bool) -> None:
+    """The bytes tell, also where the log is longer than before; later copies were never seen."""
+    place.run()
+    place.write("history")
+    place.copy_and_empty()
+    place.write("aaaaaaaa", "bbbbbbbb")
+    assert place.run() == ["aaaaaaaa", "bbbbbbbb"]
+    expected = ["c"]
+    place.write("c")
+    for number in range(times):
+        place.copy_and_empty()
+        lines = [f"d{number}{line}" for line in range(50 if grown else 1)]
+        place.write(*lines)
+        expected += lines
+    if rebooted:
+        place.reboot()
+    service = place.service().start()
+    assert service.lines == expected
+    place.write("y")
+    assert service.look().stop() == [*expected, "y"]
+    assert Event.RESUME_LOST not in service.events
+    place.write("z")
+    assert place.run() == ["z"]
+
+
+@pytest.mark.parametrize("copies", [0, 3])
+@pytest.mark.parametrize("grown", [False, True])
+def test_emptied_without_a_copy(place: Place, grown: bool, copies: int) -> None:
+    """That is said once, however many files had to be looked at."""
+    place.run()
+    for number in range(copies):
+        place.write(f"other {number}", "which is long")
+        place.copy_and_empty()
+    place.run()
+    place.write("aaaaaaaa", "bbbbbbbb")
+    place.run()
+    os.truncate(place.log, 0)
+    lines = [f"d{line}" for line in range(50 if grown else 1)]
+    place.write(*lines)
+    service = place.service().start()
+    assert service.stop() == lines
+    assert service.events.count(Event.RESUME_LOST) == 1
+    place.write("z")
+    assert place.run() == ["z"]
+    before = len(os.listdir("/proc/self/fd"))
+    service = place.service().start()
+    service.stop()
+    gc.collect()
+    assert len(os.listdir("/proc/self/fd")) <= before
+
+
+def test_killed_while_a_copy_is_looked_for(tmp_path: Path) -> None:
+    number, came_through = 0, False
+    while not came_through:
+        directory = tmp_path / str(number)
+        directory.mkdir()
+        with tempfile.TemporaryDirectory(dir="/dev/shm") as memory:
+            place = Place(directory, memory)
+            place.run()
+            place.write("aaaaaaaa", "bbbbbbbb")
+            place.run()
+            place.write("c")
+            place.copy_and_empty()
+            place.write("dddddddd", "eeeeeeee", "ffffffff")
+            place.copy_and_empty()
+            place.write("g")
+            service = place.service()
+            with killed_at(number):
+                service.start()
+                came_through = True
+            read = service.kill()
+            place.write("z")
+            rest = place.run()
+            expected = ["c", "dddddddd", "eeeeeeee", "ffffffff", "g", "z"]
+            assert sorted([*read, *rest]) == expected, f"killed before write {number}"
+        number += 1
+
+
+def test_a_limit_of_watches_while_a_copy_is_looked_for(place: Place) -> None:
+    place.run()
+    place.write("aaaaaaaa", "bbbbbbbb")
+    place.run()
+    place.write("c")
+    place.copy_and_empty()
+    place.write("d")
+    with no_watch_for(place.log.with_name("log.1")):
+        service = place.service().start()
+        service.turn()
+        assert service.lines == []
+    assert service.turn().lines == ["c", "d"]
+    assert Event.RESUME_LOST not in service.events
+    service.stop()
