@@ -273,7 +273,7 @@ class Logs:
                 event = Event.LOG_MISSING
                 try:
                     self._resume(log, None)
-                except OSError:
+                except (OpenRefusedError, OSError):
                     log.limited = True
                 log.start = Start.BEGIN  # whatever appears is new
         if log.limited:  # the path cannot be walked: go on with what there is
@@ -384,6 +384,8 @@ class Logs:
             self.look(log.log_id)
         else:
             self._close(log, stream)
+            if rest is not None:
+                rest.done.add(stream.identity)
             self._say_lost(log, "is another one by now")
 
     def _seek_copy(self, log: Log, rest: Resumption, emptied: SavedStream) -> bool:

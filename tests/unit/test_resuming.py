@@ -75,14 +75,22 @@ class Service:
 
     def start(self) -> Service:
         saved = self._continuity.load(self._memory, self._paths)
-        ledger = self._continuity.ledger or Ledger()
-        notes = Notes(Loop(), self._outbox.append)
-        self._files = Files(ledger, notes, self._outbox.append, lambda: True, lambda: None)
-        self.logs = Logs(ledger, Journal([self.sink]), self._continuity.roll)
-        self._files.configure(set(self.logs.configure(self._paths, self._paths).values()), MAX_LINE)
+        self._ledger = self._continuity.ledger or Ledger()
+        self.logs = Logs(self._ledger, Journal([self.sink]), self._continuity.roll)
+        self._log_ids = set(self.logs.configure(self._paths, self._paths).values())
         self.logs.resume(saved)
         self._continuity.use(Loop(), self.logs.positions)
         self.save()
+        return self.start_monitor()
+
+    def start_monitor(self) -> Service:
+        """Start the first one, or another one."""
+        assert self.logs is not None
+        if self._files is not None:
+            self._files.configure(set(), MAX_LINE)
+        notes = Notes(Loop(), self._outbox.append)
+        self._files = Files(self._ledger, notes, self._outbox.append, lambda: True, lambda: None)
+        self._files.configure(self._log_ids, MAX_LINE)
         self.logs.connect(lambda message, fd: self._inbox.append((message, os.dup(fd) if fd >= 0 else fd)))
         self.logs.look_all()
         return self.turn()
@@ -526,3 +534,32 @@ def test_a_limit_of_watches_while_a_copy_is_looked_for(place: Place) -> None:
     assert service.turn().lines == ["c", "d"]
     assert Event.RESUME_LOST not in service.events
     service.stop()
+
+
+@pytest.mark.parametrize("emptied", [False, True])
+def test_another_monitor_is_another_matter(place: Place, emptied: bool) -> None:
+    """What was emptied since lognot has started is new, and no copy of it is looked for."""
+    place.run()
+    place.write("aaaaaaaa")
+    place.run()
+    service = place.service().start()
+    place.write("b")
+    service.look()
+    if emptied:
+        place.copy_and_empty()
+    place.write("c")
+    assert service.start_monitor().stop() == ["b", "c"]
+    assert Event.RESUME_LOST not in service.events
+
+
+def test_a_file_in_its_place_is_told_of_once(place: Place) -> None:
+    """Of the rotated file only the inode is the same."""
+    place.run()
+    place.write("aaaaaaaa")
+    place.run()
+    place.rotate()
+    place.log.with_name("log.1").write_text("something else\n")
+    place.write("b")
+    service = place.service().start()
+    assert service.stop() == ["b"]
+    assert service.events.count(Event.RESUME_LOST) == 1
