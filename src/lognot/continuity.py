@@ -167,8 +167,12 @@ class Continuity:
                     roll.clear(entry.slot)
                     continue
                 position = Position(entry.stream_id)
-            # One that was killed while it went on may have noted a file twice: the newer one counts.
-            found.setdefault(path, {})[entry.identity] = SavedStream(entry.identity, position, entry.slot)
+            # One that was killed while it went on may have noted a file twice: the newer one counts, and the
+            # older one must not come back when that is gone.
+            older = found.setdefault(path, {}).get(entry.identity)
+            if older is not None:
+                roll.clear(older.slot)
+            found[path][entry.identity] = SavedStream(entry.identity, position, entry.slot)
         return {path: tuple(streams.values()) for path, streams in found.items()}
 
     def _read(self) -> tuple[State | None, bool]:

@@ -113,7 +113,6 @@ class Files:
         tail = self._tail_of(message, fd)
         if tail is None:
             os.close(fd)
-            self._notes.say(Notice.LEFTOVER_DIFFERS, message.log_id)
             self._tell(m.StreamDropped(message.stream_id))
             return
         base_size = message.size if message.start is m.Start.END else tail.offset

@@ -46,7 +46,7 @@ class Start(IntEnum):
     END = 1  # the log was there when lognot started: history is not of interest
     BEGIN = 2  # the log appeared later: every byte is new
     COMMITTED = 3  # it was read before: go on where the ledger says
-    LEFTOVER = 4  # as COMMITTED, a file rotated away before lognot started; none of ours if its bytes differ
+    LEFTOVER = 4  # as COMMITTED, left by the last service; dropped if its bytes differ
 
 
 class Notice(IntEnum):
@@ -65,7 +65,6 @@ class Notice(IntEnum):
     FILE_UNREADABLE = 11  # about a log; text: the error
     POSITION_LOST = 13  # about a log: how far it was read makes no sense
     CONFIG_DIFFERS = 12  # an executor waits, since its launcher reads another config
-    LEFTOVER_DIFFERS = 14  # about a log; the file that it was rotated to is another one by now
     NO_SANDBOX = 15  # the monitor has no filter of system calls; text: why
     REGEX_LIMITED = 16  # about an item whose regex costs too much; number: how often; text: the line
     LINES_LEFT_OUT = 17  # about such an item; number: lines; text: one of them
@@ -104,7 +103,7 @@ class LogOpened(Message):
 
     fds: ClassVar[int] = 1
     log_id: int = wire.u32()
-    stream_id: int = wire.u64()  # never used twice
+    stream_id: int = wire.u64()  # never used for another file
     slot: int = wire.u32()  # where in the ledger its position is kept
     wd: int = wire.u32()
     start: Start = wire.choice(Start)

@@ -94,7 +94,6 @@ _ABOUT_LOGS = (
     Notice.LINE_CUT,
     Notice.TRUNCATED,
     Notice.FILE_UNREADABLE,
-    Notice.LEFTOVER_DIFFERS,
     Notice.POSITION_LOST,
 )
 
@@ -160,9 +159,6 @@ def note(journal: Journal | QuotaJournal, role: str, said: m.Note, item: Item | 
         case Notice.FILE_UNREADABLE:
             event, priority = Event.LOG_UNREADABLE, ERROR
             sentence = f"log '{path}' cannot be read: {text}"
-        case Notice.LEFTOVER_DIFFERS:
-            event, priority = Event.RESUME_LOST, ERROR
-            sentence = f"what log '{path}' was rotated to before the start is another file by now: not read"
         case Notice.POSITION_LOST:
             event, priority = Event.LOG_UNREADABLE, ERROR
             sentence = f"how far log '{path}' was read is not known any more, going on at its end"

@@ -123,7 +123,13 @@ class Roll:
         self._put(0, _HEADER.pack(MAGIC, key, secret))
 
     def put(self, entry: Listed) -> None:
-        """Say what a slot is about; the ledger has its position already."""
+        """Say what a slot is about; the ledger has its position already.
+
+        That is for the whole life of a stream: to write it again would be a moment without it.
+        """
+        (stream_id,) = _COUNT.unpack_from(self._memory, _slot_at(entry.slot))
+        if stream_id == entry.stream_id:
+            return
         known = _SLOT.pack(entry.stream_id, *entry.identity, entry.from_begin, entry.log)
         self._put(_slot_at(entry.slot), known)
 

@@ -354,11 +354,13 @@ class Supervisor:
                 self._save_later()
             case m.StreamDrained(stream_id):
                 self._logs.unwritten(stream_id)
+                self._retry_limited_later()
             case m.StreamDropped(stream_id):
                 self._logs.dropped(stream_id)
                 if self._retry_timer:  # what it took is free
                     self._retry_timer.cancel()
                     self._retry_limited()
+                self._retry_limited_later()
             case m.ItemFired():
                 report.item_fired(self._monitor_journal, self._catalogue.item(message.item_id), message)
                 self._status_later()

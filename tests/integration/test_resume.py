@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from integration.moments import Moments
 from integration.processes import ids, is_gone, wait_gone
 from integration.writer import REGEX, Writer, counting_items, has_open, held, wait_has_open
 from lognot.service import LEAVE_S, ORPHAN_S
+from lognot.state import State, state_from_json, state_to_json
 
 Make = Callable[..., Service]
 
@@ -258,6 +260,68 @@ def test_a_file_that_was_emptied_or_replaced_meanwhile(
     assert lognot.stop() == 0
     for name in ("e.out", "r.out"):
         assert numbers(tmp_path / name) == [*range(10), *range(100, 150)]
+    text = (
+        r"error: log '.*' was emptied or replaced while lognot did not run, and no copy is there: .* byte 120"
+    )
+    assert len(lognot.wait_log(text, 2)) == 2
+
+
+def test_a_device_with_another_number_after_a_reboot(
+    service: Make, lone_log: Path, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    out, state_file = tmp_path / "out", tmp_path / "state" / "state.json"
+    config = "[general]\nathread_count = 1\n" + noting(lone_log, out)
+    lognot = service(config, environment=environment).start()
+    write(lone_log, 0, 20)
+    wait_for(lambda: len(numbers(out)) == 20, "the first lines")
+    stop(lognot)
+    reboot(environment)
+    state = state_from_json(state_file.read_bytes())
+    logs = {
+        path: tuple(replace(one, identity=(one.identity[0] + 1, one.identity[1])) for one in streams)
+        for path, streams in state.logs.items()
+    }
+    state_file.write_bytes(state_to_json(State(state.key, logs)))
+    write(lone_log, 20, 21)
+    lognot.start()
+    wait_for(lambda: 20 in numbers(out), "the new line")
+    assert lognot.stop() == 0
+    assert numbers(out) == list(range(21))
+
+
+@pytest.mark.parametrize("how", ["kill", "reboot"])
+@pytest.mark.parametrize("grown", [False, True])
+def test_a_log_that_was_copied_and_emptied_meanwhile(
+    service: Make, lone_log: Path, tmp_path: Path, environment: dict[str, str], grown: bool, how: str
+) -> None:
+    """As logrotate does it with `copytruncate`, twice: the older copy has what was not read."""
+    out = tmp_path / "out"
+    config = "[general]\nathread_count = 1\n" + noting(lone_log, out)
+    lognot = service(config, environment=environment).start()
+    write(lone_log, 0, 20)
+    wait_for(lambda: len(numbers(out)) == 20, "the first lines")
+    kill(lognot) if how == "kill" else stop(lognot)
+    if how == "reboot":
+        reboot(environment)
+    write(lone_log, 20, 30)
+    shutil.copy2(lone_log, lone_log.with_name("log.2"))
+    os.truncate(lone_log, 0)
+    write(lone_log, 30, 100)
+    shutil.copy2(lone_log, lone_log.with_name("log.1"))
+    os.truncate(lone_log, 0)
+    end = 200 if grown else 101
+    write(lone_log, 100, end)
+    lognot.start()
+    wait_for(lambda: len(numbers(out)) >= end, "the lines since")
+    write(lone_log, end, end + 1)
+    wait_for(lambda: len(numbers(out)) >= end + 1, "the new line")
+    assert lognot.stop() == 0
+    assert numbers(out) == list(range(end + 1))
+    lognot.wait_log("info: log '.*' was emptied meanwhile, what stood there was read in '.*/log.2'")
+    assert "error: " not in lognot.log
+    accounts.numbered(
+        f"copied and emptied twice while it did not run ({how})", numbers(out), end + 1, times=2
+    )
 
 
 def test_the_rotated_file_is_gone(service: Make, tmp_path: Path, environment: dict[str, str]) -> None:
@@ -435,6 +499,28 @@ def test_a_log_that_is_missing_at_the_start(
     write(log, 2, 3)
     wait_for(lambda: numbers(out) == [0, 1, 2], "the new file")
     assert lognot.stop() == 0
+
+
+def test_a_directory_that_is_there_later(
+    service: Make, lone_log: Path, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    """As one that is mounted late. A service in between changes nothing."""
+    out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
+    config = "[general]\nathread_count = 1\n" + noting(lone_log, out)
+    lognot = service(config, environment=environment).start()
+    write(lone_log, 0, 20)
+    wait_for(lambda: len(numbers(out)) == 20, "the first lines")
+    stop(lognot)
+    reboot(environment)
+    lone_log.parent.rename(elsewhere)
+    lognot.start()
+    stop(lognot)
+    lognot.start()
+    elsewhere.rename(lone_log.parent)
+    write(lone_log, 20, 21)
+    wait_for(lambda: 20 in numbers(out), "the new line")
+    assert lognot.stop() == 0
+    assert numbers(out) == list(range(21))
 
 
 @pytest.mark.root

@@ -144,7 +144,6 @@ def test_a_line_that_is_quoted_is_cut_and_escaped(notice: m.Notice) -> None:
 def test_what_was_lost_is_an_error() -> None:
     lost = {
         m.Notice.ACTIONS_DROPPED,
-        m.Notice.LEFTOVER_DIFFERS,
         m.Notice.LINE_SKIPPED,
         m.Notice.FILE_UNREADABLE,
         m.Notice.ROLE_FAILED,

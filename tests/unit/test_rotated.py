@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lognot.rotated import Entry, leftovers, list_files
+from lognot.rotated import MAX_COPIES, Entry, copies, leftovers, list_files, on_other_device
 
 LAST = (1, 1)
 
@@ -19,7 +19,7 @@ def found(
     entries = []
     for number, text in enumerate(names, 10):
         name, _, inode = text.partition("=")
-        entries.append(Entry(name, (1, int(inode or number)), number))
+        entries.append(Entry(name, (1, int(inode or number)), number, 0))
     picked = leftovers(
         entries, base, [(1, inode) for inode in wanted], (1, wanted[-1]), (1, current) if current else None
     )
@@ -52,6 +52,25 @@ def test_older_ones_come_first() -> None:
     assert found("log.2=2", "log.3=1", "log.1", wanted=(1, 2)) == ["log.3", "log.2", "log.1"]
 
 
+def test_what_a_log_may_have_been_copied_to() -> None:
+    names = ["log", "log.2", "log.1", "logs", "log1", "log.0", "log-old", "other"]
+    entries = [
+        Entry(name, (1, number), number, 9 if name == "log.0" else 10) for number, name in enumerate(names)
+    ]
+    assert [entry.name for entry in copies(entries, "log", 10, [(1, 0)])] == ["log-old", "log.1", "log.2"]
+    assert [entry.name for entry in copies(entries, "log", 9, [(1, 1)])] == ["log-old", "log.0", "log.1"]
+    many = [Entry(f"log.{number}", (1, number), number, 0) for number in range(100)]
+    assert len(copies(many, "log", 0, [])) == MAX_COPIES
+
+
+def test_a_device_that_has_another_number() -> None:
+    assert on_other_device([(1, 5), (1, 6), (1, 7)], [(2, 5), (2, 6), (2, 99)]) == {
+        (1, 5): (2, 5),
+        (1, 6): (2, 6),
+    }
+    assert on_other_device([(1, 5)], [(2, 5), (1, 6)]) == {}  # it is the same device, and the file is gone
+
+
 def test_only_regular_files_are_listed(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "link").symlink_to("file")
@@ -59,5 +78,5 @@ def test_only_regular_files_are_listed(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     status = (tmp_path / "file").stat()
     assert list(list_files(str(tmp_path))) == [
-        Entry("file", (status.st_dev, status.st_ino), status.st_mtime_ns)
+        Entry("file", (status.st_dev, status.st_ino), status.st_mtime_ns, 0)
     ]

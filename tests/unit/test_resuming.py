@@ -1,0 +1,565 @@
+"""What the next service goes on with, wherever the last one was killed. The monitor is its `Files` alone."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+
+from lognot import logs, rotated
+from lognot.continuity import Continuity
+from lognot.files import Files
+from lognot.journal import Event, Journal
+from lognot.ledger import Ledger
+from lognot.logs import Logs
+from lognot.loop import Loop
+from lognot.messages import (
+    LogLooked,
+    LogOpened,
+    LookAgain,
+    Message,
+    StreamDrained,
+    StreamDropped,
+    StreamUnwritten,
+)
+from lognot.notes import Notes
+from lognot.roll import Roll
+from lognot.watch import Watches, WatchLimitError
+
+MAX_LINE = 1000
+
+
+class Killed(BaseException):
+    """SIGKILL: nobody catches it."""
+
+
+class Sink:
+    """Our own log."""
+
+    def __init__(self) -> None:
+        self.said: list[tuple[Event, str]] = []
+
+    def write(self, event: Event, priority: int, message: str, fields: dict[str, str]) -> None:
+        self.said.append((event, message))
+
+    def reopen(self) -> None:
+        """Nothing to reopen."""
+
+
+class Service:
+    """A supervisor's logs and a monitor's files in one process, which speak when `turn` lets them."""
+
+    def __init__(self, state: Path, memory: str, *paths: Path) -> None:
+        self.lines: list[str] = []
+        self.sink = Sink()
+        self.logs: Logs | None = None
+        self._memory = memory
+        self._paths = {str(path) for path in paths}
+        self._continuity = Continuity(str(state), Journal([self.sink]))
+        self._files: Files | None = None
+        self._inbox: list[tuple[Message, int]] = []
+        self._outbox: list[Message] = []
+
+    @property
+    def events(self) -> list[Event]:
+        return [event for event, _ in self.sink.said]
+
+    def start(self) -> Service:
+        saved = self._continuity.load(self._memory, self._paths)
+        self._ledger = self._continuity.ledger or Ledger()
+        self.logs = Logs(self._ledger, Journal([self.sink]), self._continuity.roll)
+        self._log_ids = set(self.logs.configure(self._paths, self._paths).values())
+        self.logs.resume(saved)
+        self._continuity.use(Loop(), self.logs.positions)
+        self.save()
+        return self.start_monitor()
+
+    def start_monitor(self) -> Service:
+        """Start the first one, or another one."""
+        assert self.logs is not None
+        if self._files is not None:
+            self._files.configure(set(), MAX_LINE)
+        notes = Notes(Loop(), self._outbox.append)
+        self._files = Files(self._ledger, notes, self._outbox.append, lambda: True, lambda: None)
+        self._files.configure(self._log_ids, MAX_LINE)
+        self.logs.connect(lambda message, fd: self._inbox.append((message, os.dup(fd) if fd >= 0 else fd)))
+        self.logs.look_all()
+        return self.turn()
+
+    def turn(self) -> Service:
+        """Look again at the logs that met a limit, and go on until there is nothing to do."""
+        assert self.logs is not None
+        assert self._files is not None
+        for log_id in self.logs.limited():
+            self.logs.look(log_id)
+        while self._inbox or self._outbox or self._files.dirty:
+            while self._inbox:
+                self._to_monitor(self._files, *self._inbox.pop(0))
+            for _, reading in self._files.readings():
+                for block in reading.blocks:
+                    self.lines += block.lines.decode().split()
+            while self._outbox:
+                self._to_supervisor(self.logs, self._outbox.pop(0))
+        return self
+
+    def look(self) -> Service:
+        """Look at every log, as after a mount, and go on."""
+        assert self.logs is not None
+        assert self._files is not None
+        self._files.read_all()
+        self.logs.look_all()
+        return self.turn()
+
+    def _to_monitor(self, files: Files, message: Message, fd: int) -> None:
+        match message:
+            case LogOpened():
+                files.opened(message, fd)
+            case LogLooked():
+                files.looked(message)
+            case StreamUnwritten(stream_id):
+                files.unwritten(stream_id)
+            case _ if fd >= 0:
+                os.close(fd)
+
+    def _to_supervisor(self, logs: Logs, message: Message) -> None:
+        match message:
+            case LookAgain(log_id):
+                logs.look(log_id)
+            case StreamDrained(stream_id):
+                logs.unwritten(stream_id)
+            case StreamDropped(stream_id):
+                logs.dropped(stream_id)
+
+    def save(self) -> Service:
+        self._continuity.save()
+        return self
+
+    def kill(self) -> list[str]:
+        """End without another word; give what it has read."""
+        fds = [fd for _, fd in self._inbox]
+        if self._files is not None:
+            fds += [stream.fd for stream in self._files._streams.values()]
+        if self.logs is not None:
+            fds += [stream.fd for log in self.logs._logs.values() for stream in log.streams.values()]
+            if self.logs._watches is not None:
+                self.logs._watches.close()
+        for fd in fds:
+            if fd >= 0:
+                os.close(fd)
+        self._continuity.close()
+        return self.lines
+
+    def stop(self) -> list[str]:
+        """End cleanly; give what it has read."""
+        return self.save().kill()
+
+
+class Place:
+    """A log, and what outlives a service that watches it."""
+
+    def __init__(self, directory: Path, memory: str) -> None:
+        self.memory = memory
+        self.state = directory / "state"
+        self.log = directory / "logs" / "log"
+        self.log.parent.mkdir()
+        self.log.touch()
+
+    def service(self) -> Service:
+        return Service(self.state, self.memory, self.log)
+
+    def run(self) -> list[str]:
+        """Have a service read what there is."""
+        return self.service().start().stop()
+
+    def write(self, *lines: str) -> None:
+        with self.log.open("a") as file:
+            file.writelines(line + "\n" for line in lines)
+
+    def rotate(self) -> None:
+        """As logrotate does it with `create`."""
+        names = sorted(self.log.parent.iterdir(), reverse=True)
+        for path in (path for path in names if path.name != "log"):
+            path.rename(self.log.parent / f"log.{int(path.suffix[1:]) + 1}")
+        self.log.rename(self.log.parent / "log.1")
+        self.log.touch()
+
+    def copy_and_empty(self) -> None:
+        """As logrotate does it with `copytruncate`."""
+        names = sorted(self.log.parent.iterdir(), reverse=True)
+        for path in (path for path in names if path.name != "log"):
+            path.rename(self.log.parent / f"log.{int(path.suffix[1:]) + 1}")
+        shutil.copy2(self.log, self.log.with_name("log.1"))
+        os.truncate(self.log, 0)
+
+    def reboot(self) -> None:
+        for name in os.listdir(self.memory):
+            os.unlink(os.path.join(self.memory, name))
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as memory:
+        gc.collect()  # of memory that is mapped the descriptor is kept, too
+        before = len(os.listdir("/proc/self/fd"))
+        yield Place(tmp_path, memory)
+        gc.collect()
+        assert len(os.listdir("/proc/self/fd")) == before
+
+
+@contextmanager
+def other_device(number: int) -> Iterator[None]:
+    """A file system has another number from now on."""
+
+    def status_of(real: Callable[..., os.stat_result], *arguments: object, **more: object) -> os.stat_result:
+        status = real(*arguments, **more)
+        return os.stat_result((*status[:2], number, *status[3:]), status.__reduce__()[1][1])
+
+    fstat, stat, listed = os.fstat, os.stat, rotated.list_files
+    with (
+        patch.object(os, "fstat", lambda *arguments: status_of(fstat, *arguments)),
+        patch.object(os, "stat", lambda *arguments, **more: status_of(stat, *arguments, **more)),
+        patch.object(
+            logs,
+            "list_files",
+            lambda directory: (
+                replace(entry, identity=(number, entry.identity[1])) for entry in listed(directory)
+            ),
+        ),
+    ):
+        yield
+
+
+@contextmanager
+def killed_at(number: int) -> Iterator[None]:
+    """Before the write of this number to what outlives the service, everything ends."""
+    put, assign = Roll._put, Ledger.assign
+    left = iter(range(number))
+
+    def write(real: Callable[..., None], *arguments: object) -> None:
+        if next(left, None) is None:
+            raise Killed
+        real(*arguments)
+
+    with (
+        patch.object(Roll, "_put", lambda *arguments: write(put, *arguments)),
+        patch.object(Ledger, "assign", lambda *arguments: write(assign, *arguments)),
+        suppress(Killed),
+    ):
+        yield
+
+
+@contextmanager
+def no_watch_for(*paths: Path) -> Iterator[None]:
+    """The limit of watches is met at these files, not at the directories."""
+    add, inodes = Watches.add, {path.stat().st_ino for path in paths}
+
+    def refuse(watches: Watches, fd: int, mask: int) -> int:
+        if os.fstat(fd).st_ino in inodes:
+            raise WatchLimitError(errno.ENOSPC, "inotify limit reached")
+        return add(watches, fd, mask)
+
+    with patch.object(Watches, "add", refuse):
+        yield
+
+
+@pytest.mark.parametrize("rebooted", [False, True])
+@pytest.mark.parametrize("rotated", [0, 1, 3])
+def test_killed_at_any_moment_of_the_start(tmp_path: Path, rotated: int, rebooted: bool) -> None:
+    """Nothing is read twice, and what was not read is not lost."""
+    number, came_through = 0, False
+    while not came_through:
+        directory = tmp_path / str(number)
+        directory.mkdir()
+        with tempfile.TemporaryDirectory(dir="/dev/shm") as memory:
+            place = Place(directory, memory)
+            place.run()
+            place.write("a", "b")
+            assert place.run() == ["a", "b"]
+            if rebooted:
+                place.reboot()
+            place.write("c")
+            for rotation in range(rotated):
+                place.rotate()
+                place.write(f"d{rotation}")
+            service = place.service()
+            with killed_at(number):
+                service.start()
+                came_through = True
+            read = service.kill()
+            place.write("z")
+            rest = place.run()
+            expected = ["c", *(f"d{rotation}" for rotation in range(rotated)), "z"]
+            assert read + rest == expected, f"killed before write {number}"
+        number += 1
+    assert number > 1
+
+
+@pytest.mark.parametrize("rebooted", ["never", "before", "after"])
+@pytest.mark.parametrize("rotated", [False, True])
+def test_a_limit_of_watches_at_the_start(place: Place, rotated: bool, rebooted: str) -> None:
+    """The next service knows as much as the one that could not watch the log."""
+    place.run()
+    place.write("a")
+    assert place.run() == ["a"]
+    place.write("b")
+    if rebooted == "before":
+        place.reboot()
+    if rotated:
+        place.rotate()
+        place.write("c")
+    with no_watch_for(*place.log.parent.iterdir()):
+        service = place.service().start()
+        service.turn()
+        assert service.stop() == []
+    if rebooted == "after":
+        place.reboot()
+    assert place.run() == ["b", *(["c"] if rotated else [])]
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_limit_of_watches_behind_the_rotated_files(place: Place, stopped: bool) -> None:
+    """They are read once, also where they were let go before the next one could be watched."""
+    place.run()
+    place.write("a")
+    place.run()
+    place.write("b")
+    for line in ("c", "d"):
+        place.rotate()
+        place.write(line)
+    with no_watch_for(place.log):
+        service = place.service().start()
+        service.turn()
+        assert service.lines == ["b", "c"]
+        if stopped:
+            service.stop()
+            service = place.service().start()
+            service.lines[:0] = ["b", "c"]
+    place.write("e")
+    service.turn()
+    assert service.stop() == ["b", "c", "d", "e"]
+    assert Event.RESUME_LOST not in service.events
+    place.write("f")
+    assert place.run() == ["f"]
+
+
+def test_a_log_that_is_not_to_go_on_any_more(place: Place) -> None:
+    """A reload says so while its position is still known from the last service alone."""
+    place.run()
+    place.write("a")
+    place.run()
+    with no_watch_for(place.log):
+        service = place.service().start()
+        assert service.logs is not None
+        service.logs.configure([str(place.log)])
+        service.stop()
+    place.write("b")
+    assert place.run() == []
+
+
+@pytest.mark.parametrize("rebooted", [False, True])
+@pytest.mark.parametrize("rotations", [0, 2])
+def test_a_device_has_another_number(place: Place, rotations: int, rebooted: bool) -> None:
+    place.run()
+    place.write("a", "b")
+    place.run()
+    if rebooted:
+        place.reboot()
+    place.write("c")
+    for rotation in range(rotations):
+        place.rotate()
+        place.write(f"d{rotation}")
+    with other_device(4711):
+        service = place.service().start()
+        assert service.stop() == ["c", *(f"d{rotation}" for rotation in range(rotations))]
+        assert Event.RESUME_LOST not in service.events
+        place.write("e")
+        assert place.run() == ["e"]
+
+
+@pytest.mark.parametrize("mount_point", [False, True])
+@pytest.mark.parametrize("rebooted", [False, True])
+@pytest.mark.parametrize("services", [0, 1, 2])
+@pytest.mark.parametrize("rotations", [0, 2])
+def test_a_directory_that_is_mounted_late(
+    place: Place, rotations: int, services: int, rebooted: bool, mount_point: bool
+) -> None:
+    """What was known is kept until then, also by services that do not see that day; one of them is killed."""
+    place.run()
+    place.write("a")
+    place.run()
+    expected = ["b"]
+    place.write("b")
+    for rotation in range(rotations):
+        place.rotate()
+        place.write(f"c{rotation}")
+        expected.append(f"c{rotation}")
+    if rebooted:
+        place.reboot()
+    elsewhere = place.log.parent.with_name("elsewhere")
+    place.log.parent.rename(elsewhere)
+    if mount_point:
+        place.log.parent.mkdir()
+    for number in range(services):
+        service = place.service().start()
+        assert (service.kill() if number == 0 else service.stop()) == []
+        if rebooted:
+            place.reboot()
+    service = place.service().start()
+    if mount_point:
+        place.log.parent.rmdir()
+    elsewhere.rename(place.log.parent)
+    assert service.look().stop() == expected
+    assert Event.RESUME_LOST not in service.events
+    place.write("d")
+    assert place.run() == ["d"]
+
+
+def test_a_log_that_is_new_when_it_comes(place: Place) -> None:
+    """What was read last is gone: that is said when there is no hope any more, once."""
+    place.run()
+    place.write("a")
+    place.run()
+    place.log.rename(place.state.with_name("elsewhere"))  # so that no new file gets its inode
+    service = place.service().start()
+    service.look()
+    assert service.events == [Event.LOG_MISSING]
+    place.write("b")
+    assert service.look().look().stop() == ["b"]
+    assert service.events.count(Event.RESUME_LOST) == 1
+    place.write("c")
+    assert place.run() == ["c"]
+
+
+@pytest.mark.parametrize("rebooted", [False, True])
+@pytest.mark.parametrize("grown", [False, True])
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_copied_and_emptied(place: Place, times: int, grown: bool, rebooted: bool) -> None:
+    """The bytes tell, also where the log is longer than before; later copies were never seen."""
+    place.run()
+    place.write("history")
+    place.copy_and_empty()
+    place.write("aaaaaaaa", "bbbbbbbb")
+    assert place.run() == ["aaaaaaaa", "bbbbbbbb"]
+    expected = ["c"]
+    place.write("c")
+    for number in range(times):
+        place.copy_and_empty()
+        lines = [f"d{number}{line}" for line in range(50 if grown else 1)]
+        place.write(*lines)
+        expected += lines
+    if rebooted:
+        place.reboot()
+    service = place.service().start()
+    assert service.lines == expected
+    place.write("y")
+    assert service.look().stop() == [*expected, "y"]
+    assert Event.RESUME_LOST not in service.events
+    place.write("z")
+    assert place.run() == ["z"]
+
+
+@pytest.mark.parametrize("copies", [0, 3])
+@pytest.mark.parametrize("grown", [False, True])
+def test_emptied_without_a_copy(place: Place, grown: bool, copies: int) -> None:
+    """That is said once, however many files had to be looked at."""
+    place.run()
+    for number in range(copies):
+        place.write(f"other {number}", "which is long")
+        place.copy_and_empty()
+    place.run()
+    place.write("aaaaaaaa", "bbbbbbbb")
+    place.run()
+    os.truncate(place.log, 0)
+    lines = [f"d{line}" for line in range(50 if grown else 1)]
+    place.write(*lines)
+    service = place.service().start()
+    assert service.stop() == lines
+    assert service.events.count(Event.RESUME_LOST) == 1
+    place.write("z")
+    assert place.run() == ["z"]
+    before = len(os.listdir("/proc/self/fd"))
+    service = place.service().start()
+    service.stop()
+    gc.collect()
+    assert len(os.listdir("/proc/self/fd")) <= before
+
+
+def test_killed_while_a_copy_is_looked_for(tmp_path: Path) -> None:
+    number, came_through = 0, False
+    while not came_through:
+        directory = tmp_path / str(number)
+        directory.mkdir()
+        with tempfile.TemporaryDirectory(dir="/dev/shm") as memory:
+            place = Place(directory, memory)
+            place.run()
+            place.write("aaaaaaaa", "bbbbbbbb")
+            place.run()
+            place.write("c")
+            place.copy_and_empty()
+            place.write("dddddddd", "eeeeeeee", "ffffffff")
+            place.copy_and_empty()
+            place.write("g")
+            service = place.service()
+            with killed_at(number):
+                service.start()
+                came_through = True
+            read = service.kill()
+            place.write("z")
+            rest = place.run()
+            expected = ["c", "dddddddd", "eeeeeeee", "ffffffff", "g", "z"]
+            assert sorted([*read, *rest]) == expected, f"killed before write {number}"
+        number += 1
+
+
+def test_a_limit_of_watches_while_a_copy_is_looked_for(place: Place) -> None:
+    place.run()
+    place.write("aaaaaaaa", "bbbbbbbb")
+    place.run()
+    place.write("c")
+    place.copy_and_empty()
+    place.write("d")
+    with no_watch_for(place.log.with_name("log.1")):
+        service = place.service().start()
+        service.turn()
+        assert service.lines == []
+    assert service.turn().lines == ["c", "d"]
+    assert Event.RESUME_LOST not in service.events
+    service.stop()
+
+
+@pytest.mark.parametrize("emptied", [False, True])
+def test_another_monitor_is_another_matter(place: Place, emptied: bool) -> None:
+    """What was emptied since lognot has started is new, and no copy of it is looked for."""
+    place.run()
+    place.write("aaaaaaaa")
+    place.run()
+    service = place.service().start()
+    place.write("b")
+    service.look()
+    if emptied:
+        place.copy_and_empty()
+    place.write("c")
+    assert service.start_monitor().stop() == ["b", "c"]
+    assert Event.RESUME_LOST not in service.events
+
+
+def test_a_file_in_its_place_is_told_of_once(place: Place) -> None:
+    """Of the rotated file only the inode is the same."""
+    place.run()
+    place.write("aaaaaaaa")
+    place.run()
+    place.rotate()
+    place.log.with_name("log.1").write_text("something else\n")
+    place.write("b")
+    service = place.service().start()
+    assert service.stop() == ["b"]
+    assert service.events.count(Event.RESUME_LOST) == 1
