@@ -14,7 +14,8 @@ list's length, and only then puts them in use. A monitor that finds a list goes 
 
     header     statistics; the block and the search that are going on, and the searches that killed (such a
                line is read but once)
-    slots      one for each open file: offset, how often it was truncated, a digest of the bytes before it
+    slots      one for each open file: offset, how often it was truncated, a digest of the bytes before it,
+               the size that its size items have seen
     journal    a ring of the newest counted matches, replayed by the next monitor into its windows
     changes    the list of a commit that is going on
 """
@@ -44,7 +45,7 @@ MAX_KEY_BYTES = 33  # frequency.compact_key() makes no longer ones
 
 _SEARCH = struct.Struct("=QQIIB")  # stream, position, item, bytes, monitors it took (0: none is going on)
 _FATAL = struct.Struct("=QQIIQ")  # stream, position, item, bytes, when
-_POSITION = struct.Struct("=QQIBB16s")  # stream, offset, generation, skipping, digest length, digest
+_POSITION = struct.Struct("=QQQIBB16s")  # stream, offset, size, generation, skipping, digest length, digest
 _RECORD_FIELDS = "QIBB34s"  # time, item, kind, key length, key
 _RECORD = struct.Struct("=" + _RECORD_FIELDS)
 _KIND_AT = 12  # in a record
@@ -104,6 +105,8 @@ class Position:
         generation: how often the file was truncated.
         skipping: the rest of an overlong line is being left out.
         digest: of the last bytes before `offset`; says later whether it is still the same file.
+        judged_size: of the file in bytes, the last one that was compared with what size items wait for. It
+            is beyond `offset` by an unfinished line; below it, where no item waits for a size.
     """
 
     stream_id: int
@@ -111,6 +114,7 @@ class Position:
     generation: int = 0
     skipping: bool = False
     digest: bytes = b""
+    judged_size: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,10 +195,11 @@ class Ledger:
         """Give what was last committed for a slot; anything, where a monitor was taken over."""
         at = _slot_at(slot)
         copy = self._memory[at] & 1
-        stream_id, offset, generation, skipping, length, digest = _POSITION.unpack_from(
+        stream_id, offset, size, generation, skipping, length, digest = _POSITION.unpack_from(
             self._memory, at + 8 + copy * _COPY_BYTES
         )
-        return Position(stream_id, offset, generation, bool(skipping), digest[: min(length, 16)])
+        size = size if size <= MAX_OFFSET else 0
+        return Position(stream_id, offset, generation, bool(skipping), digest[: min(length, 16)], size)
 
     def commit(self, positions: Iterable[tuple[int, Position]]) -> None:
         """Say that everything before these positions, each of a slot, is done; with all records so far.
@@ -229,6 +234,7 @@ class Ledger:
             at + 8 + spare * _COPY_BYTES,
             position.stream_id,
             position.offset,
+            position.judged_size,
             position.generation % 2**32,
             position.skipping,
             len(position.digest),

@@ -23,7 +23,7 @@ from lognot.ledger import LEDGER_BYTES, MAX_STREAMS
 from lognot.settings import MAX_ITEMS
 from lognot.state import KEY_BYTES, Identity
 
-MAGIC = b"lognot 1"  # another one for any other layout, of the ledger too
+MAGIC = b"lognot 2"  # another one for any other layout, of the ledger too
 DIGEST_BYTES = 16
 SECRET_BYTES = 32
 

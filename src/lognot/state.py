@@ -64,6 +64,7 @@ def state_to_json(state: State) -> bytes:
                     "truncated": stream.position.generation,
                     "skipping": stream.position.skipping,
                     "digest": stream.position.digest.hex(),
+                    "size": stream.position.judged_size,
                 }
                 for stream in streams
             ]
@@ -103,12 +104,14 @@ def _check(values: Mapping[str, object]) -> str:
 
 
 def _stream(values: dict[str, object]) -> SavedStream:
+    offset = _number(values["offset"], MAX_OFFSET)
     position = Position(
         0,
-        _number(values["offset"], MAX_OFFSET),
+        offset,
         _number(values["truncated"], 2**32 - 1),
         values["skipping"] is True,
         bytes.fromhex(str(values["digest"])),
+        _number(values.get("size", offset), MAX_OFFSET),  # older versions did not write it
     )
     if len(position.digest) not in (0, _DIGEST_BYTES):
         raise ValueError("a digest of another length")

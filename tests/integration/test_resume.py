@@ -240,6 +240,38 @@ def test_a_file_that_was_emptied_or_replaced_meanwhile(
         assert numbers(tmp_path / name) == [*range(10), *range(100, 150)]
 
 
+@pytest.mark.parametrize("how", ["stop", "kill", "reboot"])
+def test_a_size_is_reached_once(service: Make, tmp_path: Path, environment: dict[str, str], how: str) -> None:
+    """Also by a line that is not finished; and one that is reached meanwhile counts."""
+    log, out, fresh = tmp_path / "log", tmp_path / "out", tmp_path / "fresh"
+    log.write_bytes(b"x" * 500 + b"\n")
+    config = sized(log, out, "KEPT") + sized(log, fresh, "FRESH", "")
+    lognot = service(config, environment=environment).start()
+    append(log, b"y" * 600)
+    wait_for(lambda: numbers(out) == numbers(fresh) == [1], "the first multiple")
+    lognot.wait_log(r"action ended", 2)  # started, so it is not handed over again
+    kill(lognot) if how == "kill" else stop(lognot)
+    if how == "reboot":
+        reboot(environment)
+    lognot.start()
+    append(log, b"z" * 1000)
+    wait_for(lambda: len(numbers(fresh)) == len(numbers(out)) == 2, "the second multiple")
+    stop(lognot)
+    append(log, b"z" * 1000)
+    lognot.start()
+    wait_for(lambda: len(numbers(out)) == 3, "what was reached meanwhile")
+    append(log, b"z" * 1000)
+    wait_for(lambda: len(numbers(fresh)) == 3 and len(numbers(out)) == 4, "the fourth multiple")
+    assert lognot.stop() == 0
+    assert numbers(out) == [1, 2, 3, 4]
+    assert numbers(fresh) == [1, 2, 4]
+
+
+def sized(log: Path, out: Path, name: str, more: str = "resume = yes\n") -> str:
+    """An item that notes each multiple of a kilobyte."""
+    return f"[{name}]\npath = {log}\nsize = 1K\nsize_action = echo $LOGNOT_COUNT >> {out}\n{more}"
+
+
 def test_the_rotated_file_is_gone(service: Make, tmp_path: Path, environment: dict[str, str]) -> None:
     log, out = tmp_path / "log", tmp_path / "out"
     log.touch()

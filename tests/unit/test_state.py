@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from lognot.errors import StateError
 from lognot.ledger import MAX_OFFSET, Position
-from lognot.state import SavedStream, State, state_from_json, state_to_json
+from lognot.state import SavedStream, State, _check, state_from_json, state_to_json
 
 U64 = st.integers(0, 2**64 - 1)
 POSITIONS = st.builds(
@@ -20,15 +20,30 @@ POSITIONS = st.builds(
     st.integers(0, 2**32 - 1),
     st.booleans(),
     st.just(b"") | st.binary(min_size=16, max_size=16),
+    st.integers(0, MAX_OFFSET),
 )
 STREAMS = st.lists(st.builds(SavedStream, st.tuples(U64, U64), POSITIONS), max_size=4).map(tuple)
 PATHS = st.binary(max_size=40).map(lambda path: path.decode("utf-8", "surrogateescape"))
 STATES = st.builds(State, st.binary(min_size=16, max_size=16), st.dictionaries(PATHS, STREAMS, max_size=5))
 
 
+def checked(values: dict[str, object]) -> bytes:
+    """The file's content, with the digest of these values."""
+    return json.dumps({**values, "check": _check(values)}).encode()
+
+
 @given(STATES)
 def test_what_was_written_is_read(state: State) -> None:
     assert state_from_json(state_to_json(state)) == state
+
+
+def test_what_an_older_version_wrote_is_read() -> None:
+    """It began with the size up to which lines were read."""
+    one = SavedStream((1, 2), Position(0, 3, 0, False, bytes(16), 5))
+    values = json.loads(state_to_json(State(bytes(16), {"/log": (one,)})))
+    del values["check"], values["logs"]["/log"][0]["size"]
+    [read] = state_from_json(checked(values)).logs["/log"]
+    assert read.position == Position(0, 3, 0, False, bytes(16), 3)
 
 
 @given(st.binary(max_size=200))
@@ -62,16 +77,17 @@ def test_any_change_is_noticed(state: State, data: st.DataObject) -> None:
         ("inode", 2**64),
         ("device", None),
         ("digest", "00"),
+        ("size", -1),
+        ("size", MAX_OFFSET + 1),
+        ("size", None),
         ("digest", "no hex"),
     ],
 )
 def test_a_value_that_cannot_be(field: str, value: object) -> None:
     """Also where somebody has computed the digest anew."""
-    from lognot.state import _check
-
     one = SavedStream((1, 2), Position(0, 3, 0, False, bytes(16)))
     values = json.loads(state_to_json(State(bytes(16), {"/log": (one,)})))
     del values["check"]
     values["logs"]["/log"][0][field] = value
     with pytest.raises(StateError, match="cannot be"):
-        state_from_json(json.dumps({**values, "check": _check(values)}).encode())
+        state_from_json(checked(values))
