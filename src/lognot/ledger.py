@@ -198,8 +198,10 @@ class Ledger:
         stream_id, offset, size, generation, skipping, length, digest = _POSITION.unpack_from(
             self._memory, at + 8 + copy * _COPY_BYTES
         )
+        # Whole or none: what comes of it is saved, and has to be accepted again.
+        digest = digest if length else b""
         size = size if size <= MAX_OFFSET else 0
-        return Position(stream_id, offset, generation, bool(skipping), digest[: min(length, 16)], size)
+        return Position(stream_id, offset, generation, bool(skipping), digest, size)
 
     def commit(self, positions: Iterable[tuple[int, Position]]) -> None:
         """Say that everything before these positions, each of a slot, is done; with all records so far.

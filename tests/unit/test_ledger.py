@@ -529,6 +529,13 @@ def test_a_size_that_makes_no_sense_is_not_used(supervisors: Ledger, size: int) 
     assert supervisors.position(0) == Position(1, 5, digest=b"x" * 16)
 
 
+@pytest.mark.parametrize("length", [1, 15, 17, 255])
+def test_a_digest_is_whole_or_none(supervisors: Ledger, length: int) -> None:
+    """It is saved, and one of another length would not be accepted again."""
+    supervisors.assign(0, Position(1, 5, digest=b"x" * length))
+    assert len(supervisors.position(0).digest) == 16
+
+
 def test_when_an_executor_stands_still_some_matches_are_not_committed_but_not_too_many(
     supervisors: Ledger,
 ) -> None:
