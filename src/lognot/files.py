@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from lognot import messages as m
 from lognot import watch
-from lognot.ledger import JOURNAL_RECORDS, MAX_OFFSET, Ledger, Position
+from lognot.ledger import JOURNAL_RECORDS, MAX_OFFSET, Anchor, Ledger, Position
 from lognot.messages import Notice
 from lognot.notes import Notes
 from lognot.tail import Reading, Tail, size_of
@@ -145,21 +145,28 @@ class Files:
 
     def _known_tail(self, message: m.LogOpened, fd: int, known: Position) -> Tail | None:
         """Give where reading goes on; None for a file that is not the one of which that is known."""
+        if tail := self._tail_at(known, fd, known.generation):
+            return tail
+        if known.anchor and (tail := self._tail_at(known.anchor, fd, known.generation)):
+            self._notes.say(Notice.END_LOST, message.log_id)
+            return tail
+        if message.start is m.Start.LEFTOVER:
+            return None
+        if message.history:
+            self._notes.say(Notice.TRUNCATED, message.log_id)
+        # Emptied while nobody looked.
+        return Tail(fd, self._max_line_bytes, generation=known.generation + 1)
+
+    def _tail_at(self, place: Position | Anchor, fd: int, generation: int) -> Tail | None:
+        """Go on there; None when other bytes are before it than were."""
         tail = Tail(
             fd,
             self._max_line_bytes,
-            offset=known.offset,
-            generation=known.generation,
-            skipping=known.skipping,
+            offset=place.offset,
+            generation=generation,
+            skipping=place.skipping,
         )
-        if tail.digest() != known.digest:
-            if message.start is m.Start.LEFTOVER:
-                return None
-            if message.history:
-                self._notes.say(Notice.TRUNCATED, message.log_id)
-            # Emptied while nobody looked.
-            tail = Tail(fd, self._max_line_bytes, generation=known.generation + 1)
-        return tail
+        return tail if tail.digest() == place.digest else None
 
     def looked(self, message: m.LogLooked) -> Stream | None:
         """Take what a path leads to now; give the stream when that is another one than before."""

@@ -95,6 +95,7 @@ _ABOUT_LOGS = (
     Notice.TRUNCATED,
     Notice.FILE_UNREADABLE,
     Notice.LEFTOVER_DIFFERS,
+    Notice.END_LOST,
     Notice.POSITION_LOST,
 )
 
@@ -163,6 +164,12 @@ def note(journal: Journal | QuotaJournal, role: str, said: m.Note, item: Item | 
         case Notice.LEFTOVER_DIFFERS:
             event, priority = Event.RESUME_LOST, ERROR
             sentence = f"what log '{path}' was rotated to before the start is another file by now: not read"
+        case Notice.END_LOST:
+            event, priority = Event.RESUMED, WARNING
+            sentence = (
+                f"log '{path}' has lost its end, or has another one, as after a loss of power: what was read "
+                "in about the last two minutes before is read again"
+            )
         case Notice.POSITION_LOST:
             event, priority = Event.LOG_UNREADABLE, ERROR
             sentence = f"how far log '{path}' was read is not known any more, going on at its end"

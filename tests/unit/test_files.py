@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from lognot.files import Files, Stream
-from lognot.ledger import Ledger, Position
-from lognot.messages import LogLooked, LogOpened, Start
+from lognot.ledger import Anchor, Ledger, Position
+from lognot.messages import LogLooked, LogOpened, Message, Notice, Start, StreamDropped
 
 
 class World:
@@ -22,15 +23,22 @@ class World:
         self.ledger = Ledger()
         self.fd = os.memfd_create("log")
         self.settled = True
+        self.said: list[Notice] = []
+        self.told: list[Message] = []
         os.write(self.fd, content)
+
+    def files(self, start: Start) -> Files:
+        """Those of a monitor that has just been told of the file."""
+        notes: Any = SimpleNamespace(say=lambda notice, *words: self.said.append(notice))
+        files = Files(self.ledger, notes, self.told.append, lambda: self.settled, lambda: None)
+        files.configure({1}, 1024)
+        files.opened(LogOpened(1, 1, 0, 1, start, os.fstat(self.fd).st_size, 0), os.dup(self.fd))
+        return files
 
     @contextmanager
     def monitor(self, start: Start) -> Iterator[tuple[Files, Stream]]:
         """One that has just been told of the file, as the log's current one."""
-        notes: Any = SimpleNamespace(say=lambda *words: None)
-        files = Files(self.ledger, notes, lambda message: None, lambda: self.settled, lambda: None)
-        files.configure({1}, 1024)
-        files.opened(LogOpened(1, 1, 0, 1, start, os.fstat(self.fd).st_size, 0), os.dup(self.fd))
+        files = self.files(start)
         files.looked(LogLooked(1, 1, ()))
         stream = files.current(1)
         assert stream is not None
@@ -132,3 +140,69 @@ def test_what_a_hostile_monitor_left_is_no_reason_not_to_begin(world: World) -> 
     for size in (0, 2**62, 2**62 + 1, 2**64 - 1):
         world.ledger.assign(0, Position(1, known.offset, digest=known.digest, judged_size=size))
         assert world.judged() in (8, 13)
+
+
+# A file that has lost its end, as after a loss of power.
+
+
+@pytest.fixture
+def lost() -> Iterator[World]:
+    """It was read up to line 30, and before that up to line 10; now the lines from 20 on are others."""
+    made = World(b"".join(b"line %02d\n" % number for number in range(30)))
+    with made.monitor(Start.BEGIN) as (files, _):
+        made.read(files)
+    newest = made.ledger.position(0)
+    first = World(os.pread(made.fd, 80, 0))
+    with first.monitor(Start.BEGIN) as (files, _):
+        first.read(files)
+    older = first.ledger.position(0)
+    os.close(first.fd)
+    anchor = Anchor(older.offset, older.skipping, older.digest)
+    made.ledger.assign(0, replace(newest, anchor=anchor))
+    os.truncate(made.fd, 160)
+    os.pwrite(made.fd, b"another\n" * 5, 160)
+    yield made
+    os.close(made.fd)
+
+
+@pytest.mark.parametrize("start", [Start.COMMITTED, Start.LEFTOVER])
+def test_it_is_read_again_from_the_anchor(lost: World, start: Start) -> None:
+    files = lost.files(start)
+    [(stream, reading)] = files.readings()
+    assert b"".join(block.lines for block in reading.blocks) == os.pread(lost.fd, 200, 80)
+    assert stream.tail.generation == 0
+    assert stream.judged_size == 200
+    assert lost.said == [Notice.END_LOST]
+    assert lost.ledger.position(0).anchor is None  # what is known now is exact
+    files.configure(set(), 1024)
+
+
+@pytest.mark.parametrize("fill", [b"", bytes(100)])
+def test_the_end_may_be_missing_or_empty(lost: World, fill: bytes) -> None:
+    os.truncate(lost.fd, 160)
+    os.pwrite(lost.fd, fill, 160)
+    with lost.monitor(Start.COMMITTED) as (_, stream):
+        assert stream.tail.offset == 80
+
+
+def test_without_loss_the_anchor_is_of_no_interest(lost: World) -> None:
+    os.pwrite(lost.fd, b"".join(b"line %02d\n" % number for number in range(20, 30)), 160)
+    with lost.monitor(Start.COMMITTED) as (_, stream):
+        assert stream.tail.offset == 240
+    assert lost.said == []
+    assert lost.ledger.position(0).anchor is None
+
+
+def test_where_the_anchor_is_lost_too_it_was_emptied(lost: World) -> None:
+    os.pwrite(lost.fd, b"LINE", 72)
+    with lost.monitor(Start.COMMITTED) as (_, stream):
+        assert (stream.tail.offset, stream.tail.generation) == (0, 1)
+
+
+def test_where_the_anchor_is_lost_too_a_rotated_file_is_none_of_ours(lost: World) -> None:
+    os.pwrite(lost.fd, b"LINE", 72)
+    files = lost.files(Start.LEFTOVER)
+    assert not files.dirty
+    assert lost.said == [Notice.LEFTOVER_DIFFERS]
+    assert lost.told == [StreamDropped(1)]
+    files.configure(set(), 1024)

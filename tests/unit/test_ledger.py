@@ -30,6 +30,7 @@ from lognot.ledger import (
     MAX_OFFSET,
     MAX_STREAMS,
     SUSPECT_BYTES,
+    Anchor,
     Counted,
     Ledger,
     Position,
@@ -68,6 +69,10 @@ positions = st.builds(
     skipping=st.booleans(),
     digest=st.sampled_from([b"", b"0123456789abcdef", bytes(16)]),
     judged_size=st.integers(0, MAX_OFFSET),
+    anchor=st.none()
+    | st.builds(
+        Anchor, st.integers(1, MAX_OFFSET), st.booleans(), st.sampled_from([b"fedcba9876543210", bytes(16)])
+    ),
 )
 records = st.builds(
     Record,
@@ -527,6 +532,12 @@ def test_a_position_that_makes_no_sense_is_the_end_of_the_file(supervisors: Ledg
 def test_a_size_that_makes_no_sense_is_not_used(supervisors: Ledger, size: int) -> None:
     supervisors.assign(0, Position(1, 5, digest=b"x" * 16, judged_size=size))
     assert supervisors.position(0) == Position(1, 5, digest=b"x" * 16)
+
+
+@pytest.mark.parametrize("offset", [MAX_OFFSET + 1, 2**64 - 1])
+def test_an_anchor_that_makes_no_sense_is_not_used(supervisors: Ledger, offset: int) -> None:
+    supervisors.assign(0, Position(1, 5, anchor=Anchor(offset, False, bytes(16))))
+    assert supervisors.position(0) == Position(1, 5)
 
 
 @pytest.mark.parametrize("length", [1, 15, 17, 255])
