@@ -21,7 +21,7 @@ from lognot.users import current_account
 PLACES = (
     (0, of_ledger._WORDS * 8),
     (of_ledger._FATAL_AT, 48),
-    (of_ledger._SLOTS_AT, 128),
+    (of_ledger._SLOTS_AT, of_ledger._SLOT_BYTES),
     (of_ledger._CHANGES_AT, 16),
     (of_ledger._JOURNAL_AT, 4 * of_ledger._RECORD_BYTES),
 )
@@ -109,5 +109,5 @@ def _as_monitor() -> None:
         files.configure(set(), 1024)
 
 
-def _rest(position: Position) -> tuple[int, bool, bytes]:
-    return position.generation, position.skipping, position.digest
+def _rest(position: Position) -> tuple[int, bool, bytes, int]:
+    return position.generation, position.skipping, position.digest, position.judged_size

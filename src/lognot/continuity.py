@@ -2,7 +2,8 @@
 
 There are two places. Memory (roll.py) is exact at every instant, and gone after a reboot. A file in the state
 directory (state.py) is written when something has changed, atomically and to the disk, at most every few
-seconds; it is what is left after a reboot or a loss of power, and a line or two may then be read again.
+seconds; it is what is left after a reboot or a loss of power, and a line or two may then be read again. For a
+log that has lost its own end then, it has an older place, too (anchors.py).
 
 Neither can keep lognot from running: what is damaged is reported and set aside, what cannot be written is
 reported and tried again.
@@ -17,13 +18,14 @@ from _blake2 import blake2b  # as hashlib has it, without OpenSSL (1 MB)
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
+from lognot.anchors import Anchors
 from lognot.errors import StateError
 from lognot.journal import ERROR, INFO, WARNING, Event, Journal
 from lognot.ledger import NOT_BEGUN, Ledger, Position
 from lognot.loop import Loop, Timer
 from lognot.roll import SECRET_BYTES, Roll, log_digest
 from lognot.settings import Config
-from lognot.state import KEY_BYTES, SavedStream, State, state_from_json, state_to_json
+from lognot.state import KEY_BYTES, SavedLogs, SavedStream, State, state_from_json, state_to_json
 
 STATE_FILE = "state.json"
 NEW_FILE = "state.json.new"
@@ -31,8 +33,6 @@ DAMAGED_FILE = "state.json.damaged"
 LOCK_FILE = "lock"
 MAX_STATE_BYTES = 64 * 1024**2  # of every log that a config can name, with the longest paths
 SAVE_AFTER_S = 5.0  # what a loss of power makes lognot read again
-
-SavedLogs = Mapping[str, tuple[SavedStream, ...]]
 
 
 def wants_resume(config: Config) -> bool:
@@ -87,6 +87,7 @@ class Continuity:
         self._name = f"the state file '{directory}/{STATE_FILE}'"
         self._journal = journal
         self._key = os.urandom(KEY_BYTES)
+        self._anchors = Anchors()
         self._saved = b""  # what the state file holds
         self._trouble = ""
         self._loop: Loop | None = None
@@ -196,6 +197,7 @@ class Continuity:
                 os.replace(STATE_FILE, DAMAGED_FILE, src_dir_fd=self._directory, dst_dir_fd=self._directory)
             return None, True
         self._saved = data
+        self._anchors.restore(state.logs)
         return state, False
 
     # While it runs.
@@ -209,6 +211,11 @@ class Continuity:
         """Keep the counts of these items."""
         if self.roll is not None:
             self.roll.put_items(numbers)
+
+    def note_positions(self) -> None:
+        """Take note of where reading begins: the first that is saved has an older place, too."""
+        if self._positions is not None:
+            self._anchors.attach(self._positions())
 
     def save_later(self) -> None:
         """Save before long: something has changed."""
@@ -228,7 +235,7 @@ class Continuity:
         """Save now, unless nothing has changed."""
         if self._positions is None:
             return
-        data = state_to_json(State(self._key, self._positions()))
+        data = state_to_json(State(self._key, self._anchors.attach(self._positions())))
         if data == self._saved:
             return
         try:

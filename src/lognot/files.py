@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from lognot import messages as m
 from lognot import watch
-from lognot.ledger import JOURNAL_RECORDS, MAX_OFFSET, Ledger, Position
+from lognot.ledger import JOURNAL_RECORDS, MAX_OFFSET, Anchor, Ledger, Position
 from lognot.messages import Notice
 from lognot.notes import Notes
 from lognot.tail import Reading, Tail, size_of
@@ -32,7 +32,7 @@ class Stream:
     fd: int
     slot: int
     tail: Tail
-    base_size: int  # bytes; what the file had reached before it is of no interest
+    judged_size: int  # bytes, as in Position; at first, what the file had reached before is of no interest
     history: int = 0  # bytes that were there before lognot started
     behind: bool = False  # an older file of the log, which newer ones wait for until it was read once
     wd: int = 0
@@ -42,7 +42,9 @@ class Stream:
     def position(self) -> Position:
         """How far it was read."""
         tail = self.tail
-        return Position(self.stream_id, tail.offset, tail.generation, tail.skipping, tail.digest())
+        return Position(
+            self.stream_id, tail.offset, tail.generation, tail.skipping, tail.digest(), self.judged_size
+        )
 
 
 @dataclass(slots=True)
@@ -110,13 +112,13 @@ class Files:
             if known:
                 self._watch(known, message.wd)
             return
-        tail = self._tail_of(message, fd)
-        if tail is None:
+        begin = self._begin(message, fd)
+        if begin is None:
             os.close(fd)
             self._tell(m.StreamDropped(message.stream_id))
             return
-        base_size = message.size if message.start is m.Start.END else tail.offset
-        stream = Stream(message.stream_id, message.log_id, fd, message.slot, tail, base_size, message.history)
+        tail, size = begin
+        stream = Stream(message.stream_id, message.log_id, fd, message.slot, tail, size, message.history)
         stream.behind = message.start is m.Start.LEFTOVER
         self._streams[stream.stream_id] = stream
         self._of_log.setdefault(stream.log_id, {})[stream.stream_id] = stream
@@ -124,31 +126,46 @@ class Files:
         self._ledger.assign(stream.slot, stream.position())  # no commit: other files may wait for theirs
         self._dirty[stream.stream_id] = None
 
-    def _tail_of(self, message: m.LogOpened, fd: int) -> Tail | None:
-        """Give where reading begins; None for a file that is not the one of which that is known."""
+    def _begin(self, message: m.LogOpened, fd: int) -> tuple[Tail, int] | None:
+        """Give where reading begins, and the size that was judged; None for a file that is none of ours."""
         if message.start is m.Start.END:
-            return Tail.at_end(fd, self._max_line_bytes, message.size)
+            return Tail.at_end(fd, self._max_line_bytes, message.size), message.size
         if message.start is m.Start.BEGIN:
-            return Tail(fd, self._max_line_bytes)
+            return Tail(fd, self._max_line_bytes), 0
         known = self._ledger.position(message.slot)
         if known.offset > MAX_OFFSET:
             self._notes.say(Notice.POSITION_LOST, message.log_id)
-            return Tail.at_end(fd, self._max_line_bytes, size_of(fd))
+            size = size_of(fd)
+            return Tail.at_end(fd, self._max_line_bytes, size), size
+        tail = self._known_tail(message, fd, known)
+        if tail is None:
+            return None
+        return tail, _judged_size(tail, known, size_of(fd))
+
+    def _known_tail(self, message: m.LogOpened, fd: int, known: Position) -> Tail | None:
+        """Give where reading goes on; None for a file that is not the one of which that is known."""
+        if tail := self._tail_at(known, fd, known.generation):
+            return tail
+        if known.anchor and (tail := self._tail_at(known.anchor, fd, known.generation)):
+            self._notes.say(Notice.END_LOST, message.log_id)
+            return tail
+        if message.start is m.Start.LEFTOVER:
+            return None
+        if message.history:
+            self._notes.say(Notice.TRUNCATED, message.log_id)
+        # Emptied while nobody looked.
+        return Tail(fd, self._max_line_bytes, generation=known.generation + 1)
+
+    def _tail_at(self, place: Position | Anchor, fd: int, generation: int) -> Tail | None:
+        """Go on there; None when other bytes are before it than were."""
         tail = Tail(
             fd,
             self._max_line_bytes,
-            offset=known.offset,
-            generation=known.generation,
-            skipping=known.skipping,
+            offset=place.offset,
+            generation=generation,
+            skipping=place.skipping,
         )
-        if tail.digest() != known.digest:
-            if message.start is m.Start.LEFTOVER:
-                return None
-            if message.history:
-                self._notes.say(Notice.TRUNCATED, message.log_id)
-            # Emptied while nobody looked.
-            tail = Tail(fd, self._max_line_bytes, generation=known.generation + 1)
-        return tail
+        return tail if tail.digest() == place.digest else None
 
     def looked(self, message: m.LogLooked) -> Stream | None:
         """Take what a path leads to now; give the stream when that is another one than before."""
@@ -300,7 +317,7 @@ class Files:
                 self._dirty.pop(stream_id, None)
                 stream.behind = False
             if reading.truncated:
-                stream.history = 0  # whatever is there now was written since
+                stream.history = stream.judged_size = 0  # whatever is there now was written since
             yield stream, reading
             if reading.blocks or reading.truncated:
                 self._uncommitted[stream_id] = None
@@ -321,6 +338,12 @@ class Files:
     def read_all(self) -> None:
         """Look at every file once more."""
         self._dirty.update(dict.fromkeys(self._streams))
+
+    def judged(self, stream: Stream, size: int) -> None:
+        """Note the size of a file that was compared with what items wait for: committed as lines are."""
+        if size != stream.judged_size:
+            stream.judged_size = size
+            self._uncommitted[stream.stream_id] = None
 
     def _ask_about_others(self, stream: Stream) -> None:
         """Whoever wrote to an older file of the log may have come over to the current one."""
@@ -368,3 +391,12 @@ class Files:
         """Make records of the ledger count that no line brought; with the next commit, if one is due."""
         if not self._uncommitted:
             self._ledger.settle()
+
+
+def _judged_size(tail: Tail, known: Position, size: int) -> int:
+    """Give the size that was judged of a file whose reading goes on at `tail`."""
+    if tail.generation != known.generation:  # it was emptied since
+        return 0
+    judged = max(known.judged_size, tail.offset)
+    # Only the end is missing, where what is before the offset still is there: it does not count from zero.
+    return min(judged, size) if tail.offset else judged

@@ -14,7 +14,8 @@ list's length, and only then puts them in use. A monitor that finds a list goes 
 
     header     statistics; the block and the search that are going on, and the searches that killed (such a
                line is read but once)
-    slots      one for each open file: offset, how often it was truncated, a digest of the bytes before it
+    slots      one for each open file: offset, how often it was truncated, a digest of the bytes before it,
+               the size that its size items have seen; where no monitor has proved that yet, an older place
     journal    a ring of the newest counted matches, replayed by the next monitor into its windows
     changes    the list of a commit that is going on
 """
@@ -45,7 +46,9 @@ MAX_KEY_BYTES = 33  # frequency.compact_key() makes no longer ones
 
 _SEARCH = struct.Struct("=QQIIB")  # stream, position, item, bytes, monitors it took (0: none is going on)
 _FATAL = struct.Struct("=QQIIQ")  # stream, position, item, bytes, when
-_POSITION = struct.Struct("=QQIBB16s")  # stream, offset, generation, skipping, digest length, digest
+# Stream, offset, size, generation, skipping, digest length, digest; the offset of the anchor (0: none),
+# skipping, digest.
+_POSITION = struct.Struct("=QQQIBB16sQB16s")
 _RECORD_FIELDS = "QIBB34s"  # time, item, kind, key length, key
 _RECORD = struct.Struct("=" + _RECORD_FIELDS)
 _KIND_AT = 12  # in a record
@@ -70,8 +73,8 @@ _SEARCH_AT = 64
 _FATAL_AT = 256
 _FATAL_BYTES = 32
 _SLOTS_AT = 4096
-_SLOT_BYTES = 128  # one byte that names the current copy, then two copies of 60
-_COPY_BYTES = 60
+_SLOT_BYTES = 160  # one byte that names the current copy, then two copies of 72
+_COPY_BYTES = 72
 _RECORD_BYTES = 48
 _JOURNAL_AT = _SLOTS_AT + MAX_STREAMS * _SLOT_BYTES
 _CHANGES_AT = _JOURNAL_AT + JOURNAL_RECORDS * _RECORD_BYTES
@@ -97,6 +100,19 @@ class Counted(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Anchor:
+    """A place in a file that was reached before, and is most probably there still.
+
+    Attributes:
+        offset, skipping, digest: as in Position; the offset is not 0 and the digest not empty.
+    """
+
+    offset: int
+    skipping: bool
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Position:
     """How far a file was read.
 
@@ -106,6 +122,10 @@ class Position:
         generation: how often the file was truncated.
         skipping: the rest of an overlong line is being left out.
         digest: of the last bytes before `offset`; says later whether it is still the same file.
+        judged_size: of the file in bytes, the last one that was compared with what size items wait for. It
+            is beyond `offset` by an unfinished line; below it, where no item waits for a size.
+        anchor: where to go on when the file has lost what is before `offset`. Only what comes from the disk
+            has one, and only until a monitor has looked: what that writes down is exact.
     """
 
     stream_id: int
@@ -113,6 +133,8 @@ class Position:
     generation: int = 0
     skipping: bool = False
     digest: bytes = b""
+    judged_size: int = 0
+    anchor: Anchor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +176,9 @@ class SuspectBlock:
         return self.stream_id == other.stream_id and self.begin < other.end and other.begin < self.end
 
 
+_NO_ANCHOR = Anchor(0, False, b"")
+
+
 class Ledger:
     """The shared memory; only the pages that are written cost anything.
 
@@ -193,10 +218,13 @@ class Ledger:
         """Give what was last committed for a slot; anything, where a monitor was taken over."""
         at = _slot_at(slot)
         copy = self._memory[at] & 1
-        stream_id, offset, generation, skipping, length, digest = _POSITION.unpack_from(
+        stream_id, offset, size, generation, skipping, length, digest, *older = _POSITION.unpack_from(
             self._memory, at + 8 + copy * _COPY_BYTES
         )
-        return Position(stream_id, offset, generation, bool(skipping), digest if length == 16 else b"")
+        # Whole or none: what comes of it is saved, and has to be accepted again.
+        digest = digest if length == 16 else b""
+        size = size if size <= MAX_OFFSET else 0
+        return Position(stream_id, offset, generation, bool(skipping), digest, size, _anchor(*older))
 
     def commit(self, positions: Iterable[tuple[int, Position]]) -> None:
         """Say that everything before these positions, each of a slot, is done; with all records so far.
@@ -227,15 +255,20 @@ class Ledger:
         """Write the copy that is not in use, and say which that is."""
         at = _slot_at(slot)
         spare = 1 - (self._memory[at] & 1)
+        anchor = position.anchor or _NO_ANCHOR
         _POSITION.pack_into(
             self._memory,
             at + 8 + spare * _COPY_BYTES,
             position.stream_id,
             position.offset,
+            position.judged_size,
             position.generation % 2**32,
             position.skipping,
             len(position.digest),
             position.digest,
+            anchor.offset,
+            anchor.skipping,
+            anchor.digest,
         )
         return spare
 
@@ -427,6 +460,11 @@ def _records(time_ns: int, item_id: int, kinds: Sequence[Counted], keys: Sequenc
         fields += (time_ns, item_id, kind)
         fields += (0xFF, b"") if key is None else (len(key), key)
     return struct.pack("=" + _RECORD_FIELDS * len(keys), *fields)
+
+
+def _anchor(offset: int, skipping: int, digest: bytes) -> Anchor | None:
+    """Give an anchor as it stands in a slot; None for none, or one that cannot be."""
+    return Anchor(offset, bool(skipping), digest) if 0 < offset <= MAX_OFFSET else None
 
 
 def _slot_at(slot: int) -> int:

@@ -68,6 +68,7 @@ class Notice(IntEnum):
     NO_SANDBOX = 15  # the monitor has no filter of system calls; text: why
     REGEX_LIMITED = 16  # about an item whose regex costs too much; number: how often; text: the line
     LINES_LEFT_OUT = 17  # about such an item; number: lines; text: one of them
+    END_LOST = 18  # about a log: a file of it is not what was read up to its end
 
 
 class Message:

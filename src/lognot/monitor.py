@@ -182,9 +182,8 @@ class Monitor:
             rule.use_engine(engine)
             rules[item_id] = rule
             rules_of[log_id].append(rule)
-            current = self._files.current(log_id)
-            if current:
-                rule.first_size(size_of(current.fd))
+        for log_id, of_log in rules_of.items():
+            self._begin_sizes(log_id, of_log)
         self._rules, self._rules_of = rules, rules_of
         self._resumes = any(rule.resumes for rule in rules.values())
         self._down_rules = [rule for rule in rules.values() if rule.down is not None]
@@ -202,6 +201,17 @@ class Monitor:
         if not self._replayed:
             self._replayed = True
             self._replay()
+
+    def _begin_sizes(self, log_id: int, rules: list[Rule]) -> None:
+        """Have the rules that are new begin at the size that their log has now."""
+        current = self._files.current(log_id)
+        if current is None:
+            return
+        size = size_of(current.fd)
+        if all(rule.size is None for rule in rules):  # else there may be something to do up to there
+            self._files.judged(current, size)
+        for rule in rules:
+            rule.first_size(size)
 
     def _scanner(self, rules: list[Rule]) -> Scanner:
         patterns = [(rule.item_id, rule.pattern) for rule in rules]
@@ -245,7 +255,7 @@ class Monitor:
         stream = self._files.looked(message)
         for rule in self._rules_of[message.log_id] if stream else ():
             if rule.size is None and stream:
-                known = stream.base_size
+                known = stream.judged_size
                 rule.first_size(known if rule.resumes else max(known, stream.history))
             else:
                 rule.restart_size()
@@ -419,10 +429,13 @@ class Monitor:
             self._ledger.end_search()
 
     def _check_sizes(self, stream: Stream, rules: list[Rule]) -> None:
-        for rule in rules:
-            if rule.size is None:
-                continue
-            multiple = rule.size.grown(size_of(stream.fd))
+        waiting = [(rule, rule.size) for rule in rules if rule.size is not None]
+        if not waiting:
+            return
+        size = size_of(stream.fd)
+        self._files.judged(stream, size)
+        for rule, wanted in waiting:
+            multiple = wanted.grown(size)
             if multiple:
                 position = _position(stream.tail.generation, multiple)
                 self._ledger.add_statistics(0, 0, 1)

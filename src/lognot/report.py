@@ -94,6 +94,7 @@ _ABOUT_LOGS = (
     Notice.LINE_CUT,
     Notice.TRUNCATED,
     Notice.FILE_UNREADABLE,
+    Notice.END_LOST,
     Notice.POSITION_LOST,
 )
 
@@ -159,6 +160,12 @@ def note(journal: Journal | QuotaJournal, role: str, said: m.Note, item: Item | 
         case Notice.FILE_UNREADABLE:
             event, priority = Event.LOG_UNREADABLE, ERROR
             sentence = f"log '{path}' cannot be read: {text}"
+        case Notice.END_LOST:
+            event, priority = Event.RESUMED, WARNING
+            sentence = (
+                f"log '{path}' has lost its end, or has another one, as after a loss of power: what was read "
+                "in about the last two minutes before is read again"
+            )
         case Notice.POSITION_LOST:
             event, priority = Event.LOG_UNREADABLE, ERROR
             sentence = f"how far log '{path}' was read is not known any more, going on at its end"

@@ -26,7 +26,7 @@ from lognot.service import ORPHAN_S
 from lognot.settings import MAX_ITEMS
 from lognot.state import KEY_BYTES, Identity
 
-MAGIC = b"lognot 1"  # another one for any other layout, of the ledger too
+MAGIC = b"lognot 2"  # another one for any other layout, of the ledger too
 DIGEST_BYTES = 16
 SECRET_BYTES = 32
 LOCKED_S = ORPHAN_S + 1.0

@@ -15,7 +15,7 @@ from dataclasses import astuple, dataclass, replace
 from lognot.channel import Channel
 from lognot.children import Child, ask_child, start_child
 from lognot.config import draft_config
-from lognot.continuity import Continuity, SavedLogs, runtime_directory, state_directory
+from lognot.continuity import Continuity, runtime_directory, state_directory
 from lognot.errors import ConfigError, LognotError, PatternError, Problem, StateError, in_reading_order
 from lognot.journal import ERROR, WARNING, Event, Journal, open_journal
 from lognot.launched import Launched, connect_executor
@@ -25,6 +25,7 @@ from lognot.privileges import is_root, keep_supervisor_capabilities, set_process
 from lognot.service import Background, PidFile, hold_standard_descriptors, passed_listener
 from lognot.settings import Config
 from lognot.shown import printable
+from lognot.state import SavedLogs
 from lognot.supervisor import Roles, Supervisor
 from lognot.users import Account, AccountError, current_account, monitor_account
 

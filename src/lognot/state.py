@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lognot.errors import StateError
-from lognot.ledger import MAX_OFFSET, MAX_STREAMS, Position
+from lognot.ledger import MAX_OFFSET, MAX_STREAMS, Anchor, Position
 from lognot.settings import MAX_ITEMS
 
 VERSION = 1
@@ -37,17 +37,22 @@ class SavedStream:
     slot: int = -1
 
 
+SavedLogs = Mapping[
+    str, tuple[SavedStream, ...]
+]  # by path, the files of each in the order they were found in
+
+
 @dataclass(frozen=True, slots=True)
 class State:
     """What one service leaves for the next.
 
     Attributes:
         key: random, the same in the memory that belongs to it (roll.py).
-        logs: by path, its files in the order in which they were found, so the last is what the path led to.
+        logs: the last file of each is what the path led to.
     """
 
     key: bytes
-    logs: Mapping[str, tuple[SavedStream, ...]]
+    logs: SavedLogs
 
 
 def state_to_json(state: State) -> bytes:
@@ -64,6 +69,8 @@ def state_to_json(state: State) -> bytes:
                     "truncated": stream.position.generation,
                     "skipping": stream.position.skipping,
                     "digest": stream.position.digest.hex(),
+                    "size": stream.position.judged_size,
+                    "anchor": _anchor_values(stream.position.anchor),
                 }
                 for stream in streams
                 if stream.position.offset <= MAX_OFFSET  # else a monitor that was taken over has said so
@@ -103,18 +110,40 @@ def _check(values: Mapping[str, object]) -> str:
     return blake2b(data, digest_size=16).hexdigest()
 
 
+def _anchor_values(anchor: Anchor | None) -> dict[str, object] | None:
+    if anchor is None:
+        return None
+    return {"offset": anchor.offset, "skipping": anchor.skipping, "digest": anchor.digest.hex()}
+
+
 def _stream(values: dict[str, object]) -> SavedStream:
+    offset = _number(values["offset"], MAX_OFFSET)
     position = Position(
         0,
-        _number(values["offset"], MAX_OFFSET),
+        offset,
         _number(values["truncated"], 2**32 - 1),
         values["skipping"] is True,
         bytes.fromhex(str(values["digest"])),
+        # Older versions wrote neither of these.
+        _number(values.get("size", offset), MAX_OFFSET),
+        _anchor(values.get("anchor")),
     )
     if len(position.digest) not in (0, _DIGEST_BYTES):
         raise ValueError("a digest of another length")
     identity = _number(values["device"], 2**64 - 1), _number(values["inode"], 2**64 - 1)
     return SavedStream(identity, position)
+
+
+def _anchor(values: object) -> Anchor | None:
+    if values is None:
+        return None
+    if not isinstance(values, dict):
+        raise TypeError("an anchor is none or has values")
+    offset = _number(values["offset"], MAX_OFFSET)
+    digest = bytes.fromhex(str(values["digest"]))
+    if not offset or len(digest) != _DIGEST_BYTES:
+        raise ValueError("an anchor that says nothing")
+    return Anchor(offset, values["skipping"] is True, digest)
 
 
 def _number(value: object, high: int) -> int:

@@ -25,7 +25,7 @@ from lognot import report
 from lognot.catalogue import Catalogue
 from lognot.channel import Channel, socket_pair
 from lognot.children import Child, crashed, start_child
-from lognot.continuity import Continuity, SavedLogs, wants_resume
+from lognot.continuity import Continuity, wants_resume
 from lognot.errors import ConfigError, ProtocolError, reason_of
 from lognot.journal import ERROR, INFO, WARNING, Event, Journal
 from lognot.keeper import Keeper
@@ -37,6 +37,7 @@ from lognot.mounts import MountTable
 from lognot.quota import SAID_EVERY_NS, Quota, QuotaJournal
 from lognot.service import KILL_AFTER_S, STOP_GRACE_S, Notifier, SignalQueue
 from lognot.settings import MAX_ATHREAD_COUNT, Config, config_to_json
+from lognot.state import SavedLogs
 from lognot.users import Account
 from lognot.watchdog import Watchdog
 
@@ -392,6 +393,8 @@ class Supervisor:
         self._monitor.came_up()
         self._save_later()
         if self._ready_pending:
+            if self._continuity is not None:
+                self._continuity.note_positions()
             self._begun = True
             self._ready_timer = self._loop.call_later(EXECUTORS_S, self._ready)
             self._ready_if_complete()

@@ -102,6 +102,53 @@ def test_counts_survive(service: Make, tmp_path: Path) -> None:
     assert lognot.log.count("[COUNTED] fired") == 1
 
 
+def test_a_size_is_reached_once(service: Make, tmp_path: Path) -> None:
+    """Also by a line that is not finished, and when nobody is left who knows that the action ran."""
+    log, out, later = tmp_path / "log", tmp_path / "out", tmp_path / "later"
+    log.touch()
+    one = f"path = {log}\nsize = 1K\nsize_action = echo $LOGNOT_COUNT >> "
+    lognot = service(f"[ONE]\n{one}{out}\n").start()
+    append(log, b"x" * 900 + b"\n" + b"y" * 300)
+    wait_count(out, 1)
+    lognot.wait_log("action ended")
+    lognot.reload(f"[ONE]\n{one}{out}\n[LATER]\n{one}{later}\n")
+    executor = lognot.role("executor")
+    os.kill(executor, signal.SIGKILL)
+    wait_for(lambda: executor not in lognot.children(), "the end of the executor")
+    lognot.role("executor")
+    kill_monitor(lognot)
+    lognot.reload()  # which the next one answers when it has seen the log
+    append(log, b"z" * 1000)
+    wait_count(out, 2)
+    wait_count(later, 1)
+    os.truncate(log, 0)
+    lognot.wait_log("was truncated")
+    kill_monitor(lognot)
+    append(log, b"x" * 1500)
+    wait_count(out, 3)
+    wait_count(later, 2)
+    assert lognot.stop() == 0
+    assert lines_of(out) == ["1", "2", "1"]
+    assert lines_of(later) == ["2", "1"]
+
+
+def test_an_item_that_comes_later_begins_at_the_size_then(service: Make, tmp_path: Path) -> None:
+    """It is the first of its log to wait for a size; its monitor is killed before anything is written."""
+    log, out = tmp_path / "log", tmp_path / "out"
+    log.touch()
+    seen = f"[SEEN]\npath = {log}\nregex = ^x\nupbound_action = true\n"
+    lognot = service(seen).start()
+    append(log, b"x" * 900 + b"\n" + b"y" * 300)
+    lognot.wait_log("action ended")
+    lognot.reload(seen + f"[LATER]\npath = {log}\nsize = 1K\nsize_action = echo $LOGNOT_COUNT >> {out}\n")
+    kill_monitor(lognot)
+    lognot.reload()
+    append(log, b"z" * 1000)
+    wait_count(out, 1)
+    assert lognot.stop() == 0
+    assert lines_of(out) == ["2"]
+
+
 def test_what_was_written_while_there_was_no_monitor_is_read(service: Make, tmp_path: Path) -> None:
     """Old and new file, an unfinished line, and a file that was emptied and has grown again."""
     log, emptied = tmp_path / "log", tmp_path / "emptied"

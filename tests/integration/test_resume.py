@@ -324,6 +324,83 @@ def test_a_log_that_was_copied_and_emptied_meanwhile(
     )
 
 
+@pytest.mark.parametrize("how", ["stop", "kill", "reboot"])
+def test_a_size_is_reached_once(service: Make, tmp_path: Path, environment: dict[str, str], how: str) -> None:
+    """Also by a line that is not finished; and one that is reached meanwhile counts."""
+    log, out, fresh = tmp_path / "log", tmp_path / "out", tmp_path / "fresh"
+    log.write_bytes(b"x" * 500 + b"\n")
+    config = sized(log, out, "KEPT") + sized(log, fresh, "FRESH", "")
+    lognot = service(config, environment=environment).start()
+    append(log, b"y" * 600)
+    wait_for(lambda: numbers(out) == numbers(fresh) == [1], "the first multiple")
+    lognot.wait_log(r"action ended", 2)  # started, so it is not handed over again
+    kill(lognot) if how == "kill" else stop(lognot)
+    if how == "reboot":
+        reboot(environment)
+    lognot.start()
+    append(log, b"z" * 1000)
+    wait_for(lambda: len(numbers(fresh)) == len(numbers(out)) == 2, "the second multiple")
+    stop(lognot)
+    append(log, b"z" * 1000)
+    lognot.start()
+    wait_for(lambda: len(numbers(out)) == 3, "what was reached meanwhile")
+    append(log, b"z" * 1000)
+    wait_for(lambda: len(numbers(fresh)) == 3 and len(numbers(out)) == 4, "the fourth multiple")
+    assert lognot.stop() == 0
+    assert numbers(out) == [1, 2, 3, 4]
+    assert numbers(fresh) == [1, 2, 4]
+
+
+def sized(log: Path, out: Path, name: str, more: str = "resume = yes\n") -> str:
+    """An item that notes each multiple of a kilobyte."""
+    return f"[{name}]\npath = {log}\nsize = 1K\nsize_action = echo $LOGNOT_COUNT >> {out}\n{more}"
+
+
+@pytest.mark.parametrize("rotated", [False, True], ids=["in place", "rotated"])
+@pytest.mark.parametrize("end", ["missing", "another"])
+def test_a_loss_of_power(
+    service: Make, tmp_path: Path, environment: dict[str, str], end: str, rotated: bool
+) -> None:
+    """The log has lost its end, which was read: what is older than a minute or two is not read again.
+
+    In the first minute that is what was there before.
+    """
+    log, out, fresh = tmp_path / "log", tmp_path / "out", tmp_path / "fresh"
+    write(log, 0, 10)
+    config = "[general]\nathread_count = 1\n" + noting(log, out) + noting(log, fresh, "FRESH", "")
+    lognot = service(config, environment=environment).start()
+    write(log, 10, 20)
+    wait_for(lambda: len(numbers(out)) == len(numbers(fresh)) == 10, "the lines that are to be lost")
+    wait_for(lambda: saved_offsets(tmp_path / "state", log) == [12 * 20], "the position on the disk")
+    kill(lognot)
+    reboot(environment)
+    os.truncate(log, 12 * 18)
+    if end == "another":
+        write(log, 30, 33)
+    if rotated:
+        log.rename(tmp_path / "log.1")
+    write(log, 40, 45)
+    lognot.start()
+    lognot.wait_log("warning: log '.*/log' has lost its end, .* what was read .* before is read again")
+    write(log, 50, 55)
+    wait_for(lambda: {54} <= set(numbers(out)) & set(numbers(fresh)), "the new lines")
+    assert lognot.stop() == 0
+    since = [*(range(30, 33) if end == "another" else ()), *range(40, 45), *range(50, 55)]
+    assert numbers(out) == [*range(10, 20), *range(10, 18), *since]
+    assert numbers(fresh) == [*range(10, 20), *range(50, 55)]
+    name = f"loss of power, the log has lost its end ({end}{', rotated' * rotated})"
+    written = 10 + len(since)
+    accounts.fault(
+        name, times=1, written=written, seen=len({*numbers(out)}), twice=len(numbers(out)) - written
+    )
+
+
+def saved_offsets(state: Path, log: Path) -> list[int]:
+    """How far the files of a log were read, as the state file has it."""
+    logs = json.loads((state / "state.json").read_bytes())["logs"]
+    return [stream["offset"] for stream in logs.get(str(log), ())]
+
+
 def test_the_rotated_file_is_gone(service: Make, tmp_path: Path, environment: dict[str, str]) -> None:
     log, out = tmp_path / "log", tmp_path / "out"
     log.touch()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
 
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from lognot import roll
 from lognot.continuity import Continuity, runtime_directory, state_directory
 from lognot.journal import Event, Journal
-from lognot.ledger import Ledger, Position
+from lognot.ledger import Anchor, Ledger, Position
 from lognot.loop import Loop
 from lognot.roll import Listed, log_digest
 from lognot.settings import Config
@@ -107,7 +108,9 @@ def test_a_failure_leaves_the_old_file(tmp_path: Path, call: str, monkeypatch: p
     assert opened_again(tmp_path / "s") == {"/log": (STREAM,)}
     one.save()
     assert sink.said[-1][1].endswith("is written again")
-    assert opened_again(tmp_path / "s") == {"/log": (LATER,)}
+    earlier = Anchor(STREAM.position.offset, STREAM.position.skipping, STREAM.position.digest)
+    expected = SavedStream(LATER.identity, replace(LATER.position, anchor=earlier))
+    assert opened_again(tmp_path / "s") == {"/log": (expected,)}
     one.close()
 
 
@@ -170,6 +173,43 @@ def test_memory_that_somebody_still_writes_to_is_not_used(tmp_path: Path, memory
     assert two.ledger is None
     assert [event for event, _ in sink.said] == [Event.STATE_FAILED]
     os.close(kept)
+
+
+def test_the_first_that_is_saved_has_an_anchor(tmp_path: Path) -> None:
+    """It is where reading began."""
+    one = opened(tmp_path / "s")
+    one.note_positions()  # of nothing so far
+    one.use(Loop(), lambda: {"/log": (STREAM,)})
+    one.note_positions()
+    one.use(Loop(), lambda: {"/log": (LATER,)})
+    one.save()
+    one.close()
+    [stream] = opened(tmp_path / "s").load(None, {"/log"})["/log"]
+    assert stream.position.anchor == Anchor(3, True, b"d" * 16)
+
+
+def test_the_anchor_outlives_a_restart(tmp_path: Path, memory: str) -> None:
+    """Memory has none, since it is exact; what is saved then has the old one all the same."""
+    one = opened(tmp_path / "s")
+    one.load(memory, {"/log"})
+    one.use(Loop(), lambda: {"/log": (STREAM,)})
+    one.save()
+    one.use(Loop(), lambda: {"/log": (LATER,)})
+    one.save()
+    assert one.ledger is not None
+    assert one.roll is not None
+    one.ledger.assign(3, replace(LATER.position, stream_id=7))
+    one.roll.put(Listed(3, 7, LATER.identity, True, log_digest("/log")))
+    one.close()
+    two = opened(tmp_path / "s")
+    found = two.load(memory, {"/log"})
+    [stream] = found["/log"]
+    assert stream.position == replace(LATER.position, stream_id=7)
+    two.use(Loop(), lambda: found)
+    two.save()
+    two.close()
+    third = opened(tmp_path / "s").load(None, {"/log"})
+    assert third["/log"][0].position.anchor == Anchor(3, True, b"d" * 16)
 
 
 def test_without_its_file_memory_is_forgotten(tmp_path: Path, memory: str) -> None:

@@ -26,6 +26,7 @@ LAYERS: tuple[tuple[str, set[str]], ...] = (
     (
         "parts of a role",
         {
+            "anchors",
             "catalogue",
             "check",
             "children",
@@ -84,6 +85,7 @@ ENGINES = {"pattern", "pcre2", "scan", "rule"}  # what knows a regex engine
 # Pure modules: nothing of the world outside but what is named here.
 PURE = {
     "action": set(),
+    "anchors": {"time"},
     "budget": set(),
     "catalogue": set(),
     "errors": {"errno"},

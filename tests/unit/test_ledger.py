@@ -28,8 +28,10 @@ from lognot.ledger import (
     JOURNAL_RECORDS,
     MAX_FATAL,
     MAX_KEY_BYTES,
+    MAX_OFFSET,
     MAX_STREAMS,
     SUSPECT_BYTES,
+    Anchor,
     Counted,
     Ledger,
     Position,
@@ -67,6 +69,11 @@ positions = st.builds(
     generation=st.integers(0, 2**32 - 1),
     skipping=st.booleans(),
     digest=st.sampled_from([b"", b"0123456789abcdef", bytes(16)]),
+    judged_size=st.integers(0, MAX_OFFSET),
+    anchor=st.none()
+    | st.builds(
+        Anchor, st.integers(1, MAX_OFFSET), st.booleans(), st.sampled_from([b"fedcba9876543210", bytes(16)])
+    ),
 )
 records = st.builds(
     Record,
@@ -520,6 +527,25 @@ def test_a_position_that_makes_no_sense_is_the_end_of_the_file(supervisors: Ledg
     assert [block.lines for block in reading.blocks] == [b"unfinished line\n"]
     assert said == [(Notice.POSITION_LOST, 1)]
     files.configure(set(), 1024)
+
+
+@pytest.mark.parametrize("size", [MAX_OFFSET + 1, 2**64 - 1])
+def test_a_size_that_makes_no_sense_is_not_used(supervisors: Ledger, size: int) -> None:
+    supervisors.assign(0, Position(1, 5, digest=b"x" * 16, judged_size=size))
+    assert supervisors.position(0) == Position(1, 5, digest=b"x" * 16)
+
+
+@pytest.mark.parametrize("offset", [MAX_OFFSET + 1, 2**64 - 1])
+def test_an_anchor_that_makes_no_sense_is_not_used(supervisors: Ledger, offset: int) -> None:
+    supervisors.assign(0, Position(1, 5, anchor=Anchor(offset, False, bytes(16))))
+    assert supervisors.position(0) == Position(1, 5)
+
+
+@pytest.mark.parametrize("length", [1, 15, 17, 255])
+def test_a_digest_is_whole_or_none(supervisors: Ledger, length: int) -> None:
+    """It is saved, and one of another length would not be accepted again."""
+    supervisors.assign(0, Position(1, 5, digest=b"x" * length))
+    assert len(supervisors.position(0).digest) == 16
 
 
 def test_when_an_executor_stands_still_some_matches_are_not_committed_but_not_too_many(
