@@ -222,7 +222,7 @@ class Ledger:
             self._memory, at + 8 + copy * _COPY_BYTES
         )
         # Whole or none: what comes of it is saved, and has to be accepted again.
-        digest = digest if length == 16 else b""
+        digest = digest if length else b""
         size = size if size <= MAX_OFFSET else 0
         return Position(stream_id, offset, generation, bool(skipping), digest, size, _anchor(*older))
 

@@ -28,6 +28,7 @@ from lognot.rotated import Entry, copies, leftovers, list_files, on_other_device
 from lognot.state import Identity, SavedStream
 
 MAX_ROTATED = 8  # older files of one log that are kept while somebody may still write to them
+MAX_LEFTOVERS = 256  # files of one log that it was rotated to meanwhile: ten days, one an hour
 MAX_REMEMBERED = 16  # files of one log that were left and may come back, such as targets of a symlink
 
 # What a log may make us write of its coming and going: some 800 records at once, and then 4 a second.
@@ -394,8 +395,7 @@ class Logs:
         Returns: whether that has come to an end.
 
         Raises:
-            OSError: a limit of the system was met.
-            OpenRefusedError: too many files are open.
+            OSError: a limit of the system was met, or too many files are open.
         """
         if rest.trial:
             return False
@@ -447,7 +447,8 @@ class Logs:
         if identity is not None:
             self._follow_device(log, rest, {identity, *(entry.identity for entry in entries)})
         wanted = [*rest.saved, *rest.done, *_identities(log)]
-        for entry in leftovers(entries, os.path.basename(log.path), wanted, rest.last, identity):
+        found = leftovers(entries, os.path.basename(log.path), wanted, rest.last, identity)
+        for entry in self._newest(log, rest, found):
             if entry.identity not in rest.done and entry.identity not in _identities(log):
                 if entry.identity == rest.emptied:
                     self._begin_anew(log, rest, rest.saved[entry.identity])
@@ -461,6 +462,20 @@ class Logs:
         else:
             rest.late = True  # what it is on may not be mounted yet
         return True
+
+    def _newest(self, log: Log, rest: Resumption, found: list[Entry]) -> list[Entry]:
+        """Leave out the oldest files that nobody has read, where there are too many: others need room too."""
+        known = rest.saved.keys() | rest.done | _identities(log)
+        unread = [entry.identity for entry in found if entry.identity not in known]
+        left_out = set(unread[: max(0, len(unread) - MAX_LEFTOVERS)])
+        if left_out:
+            rest.done |= left_out
+            text = (
+                f"log '{log.path}' was rotated to {len(unread)} files while lognot did not run, "
+                f"of which the oldest {len(left_out)} are not read; expected at most {MAX_LEFTOVERS}"
+            )
+            log.journal.write(Event.RESUME_LOST, ERROR, text, path=log.path)
+        return [entry for entry in found if entry.identity not in left_out]
 
     def _follow_device(self, log: Log, rest: Resumption, there: set[Identity]) -> None:
         """Look for files under the number that their device has now; their bytes will prove them."""
@@ -516,8 +531,7 @@ class Logs:
         """Make the file behind a descriptor the current one, and own the descriptor.
 
         Raises:
-            OSError: it cannot be watched.
-            OpenRefusedError: too many files are open.
+            OSError: it cannot be watched, or too many files are open.
         """
         status = os.fstat(fd)
         identity = (status.st_dev, status.st_ino)
@@ -577,8 +591,7 @@ class Logs:
             one: how far it was read, in the slot that it has, or without one in a new one.
 
         Raises:
-            OSError: it cannot be watched; what it had is kept.
-            OpenRefusedError: too many files are open.
+            OSError: it cannot be watched, or too many files are open; what it had is kept.
         """
         kept = one is not None and one.slot >= 0
         if one is not None and kept:
@@ -586,7 +599,7 @@ class Logs:
         else:
             try:
                 slot, stream_id = self._take_slot()
-            except OpenRefusedError:
+            except OSError:
                 os.close(fd)
                 raise
             known = replace(one.position, stream_id=stream_id) if one else Position(stream_id, NOT_BEGUN)
@@ -611,10 +624,10 @@ class Logs:
         """Give a slot of the ledger and a new stream's number.
 
         Raises:
-            OpenRefusedError: too many files are open.
+            OSError: too many files are open; some will be let go.
         """
         if not self._free_slots:
-            raise OpenRefusedError(f"too many files are open; expected at most {MAX_STREAMS}")
+            raise OSError(errno.EAGAIN, f"too many files are open; expected at most {MAX_STREAMS}")
         self._next_stream_id += 1
         return self._free_slots.pop(), self._next_stream_id - 1
 

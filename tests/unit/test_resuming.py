@@ -423,6 +423,37 @@ def test_a_directory_that_is_mounted_late(
     assert place.run() == ["d"]
 
 
+def test_too_many_rotated_files(place: Place) -> None:
+    """Whoever may write to the directory of one log does not have lognot open whatever lies there."""
+    place.run()
+    for number in range(6):
+        place.write(str(number))
+        place.rotate()
+    place.write("6")
+    with patch.object(logs, "MAX_LEFTOVERS", 2):
+        service = place.service().start()
+    # The one that was known, the newest of the others, and the log.
+    assert service.stop() == ["0", "4", "5", "6"]
+    assert service.events.count(Event.RESUME_LOST) == 1
+
+
+def test_no_room_for_another_log(place: Place) -> None:
+    """It is tried again, and watched when others were let go."""
+    other = place.state.with_name("other")
+    other.touch()
+    with patch.object(logs, "MAX_STREAMS", 1):
+        service = Service(place.state, place.memory, place.log, other).start()
+    assert service.logs is not None
+    assert service.logs.limited()
+    with other.open("a") as file:
+        file.write("line\n")
+    place.log.unlink()
+    service.look().look()
+    assert not service.logs.limited()
+    assert service.logs.counts() == (1, 2)
+    assert service.kill() == ["line"]
+
+
 def test_a_log_that_is_new_when_it_comes(place: Place) -> None:
     """What was read last is gone: that is said when there is no hope any more, once."""
     place.run()
