@@ -10,6 +10,7 @@ How far each file was read is committed to the ledger here, as soon as whatever 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
@@ -301,6 +302,8 @@ class Files:
     def readings(self, without: Collection[int] = ()) -> Iterator[tuple[Stream, Reading]]:
         """Read one block of each file that has grown, so that a busy one does not hold up the others.
 
+        Whose block took long brings a smaller one next time.
+
         What comes of a block has to be done, all of it, before the next one is asked for. The logs `without`
         are left for later.
         """
@@ -318,7 +321,9 @@ class Files:
                 stream.behind = False
             if reading.truncated:
                 stream.history = stream.judged_size = 0  # whatever is there now was written since
+            begin_ns = time.thread_time_ns()
             yield stream, reading
+            stream.tail.pace(time.thread_time_ns() - begin_ns)
             if reading.blocks or reading.truncated:
                 self._uncommitted[stream_id] = None
                 self.commit()

@@ -139,14 +139,14 @@ def note(journal: Journal | QuotaJournal, role: str, said: m.Note, item: Item | 
             event, priority = Event.REGEX_LIMITED, WARNING
             sentence = (
                 f"{name} regex has used up its time ({said.number} times); until it has some again it gets "
-                f"few steps and no long line, and a match that needs more is missed; expected a regex that "
-                f"needs less on a line such as {line}"
+                f"few steps and no long line, or no line at all where that does not help, and a match that "
+                f"needs more is missed; expected a regex that needs less on a line such as {line}"
             )
         case Notice.LINES_LEFT_OUT:
             event, priority = Event.REGEX_LIMITED, WARNING
             sentence = (
-                f"{name} regex was left out on {said.number} lines, which are too long for it now, since it "
-                f"was too slow before; one of them: {line}"
+                f"{name} regex was left out on {said.number} lines, since it was too slow before on lines as "
+                f"long; one of them: {line}"
             )
         case Notice.ROLE_FAILED:
             event, priority = Event.ROLE_ENDED, ERROR

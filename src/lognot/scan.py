@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
-from lognot.budget import FAILED_NS, TINY_LINE_BYTES, Budget, Rein, is_excessive
+from lognot.budget import FAILED_NS, FREE_NS, TINY_LINE_BYTES, Budget, Rein, excess_ns
 from lognot.errors import MatchLimitError, PatternError
 from lognot.literals import required_literals
 from lognot.pattern import SHORT_LINE_BYTES, Pattern, Spans, compile_find
@@ -32,8 +32,21 @@ FLOOD_LINE_BYTES = 400  # nor does one with more bytes for each line found
 # changes the flood, could have us compile the search for the others again and again.
 FLOOD_LASTS_BYTES = 4 * 1024 * 1024
 
-# Once a search took too long, each one's CPU time is measured for so many bytes (0.5 us a search).
+# Once a search took so much too long, each one's CPU time is measured for so many bytes (1 us a search). The
+# clock that says so also counts while others have the processor, and costs a fourth of it.
+SUSPECT_NS = 500_000
 MEASURE_BYTES = 1024 * 1024
+
+# Searches of tiny lines are timed together, those of a stride: a look at the clock costs a tenth of one. Of
+# as many lines as fit, the slowest regex that meets no limit takes 20 ms. Where they took longer than common
+# ones do, each of some more is measured; where that tells of one that took too long, so many more that
+# measuring costs no more than that one did.
+STRIDE_BYTES = 8 * 1024
+STRIDE_SEARCHES = 32  # where few of the lines are searched
+ORDINARY_NS = 20_000
+SUSPECT_SEARCHES = 64
+MEASURE_NS = 1000
+MEASURE_SEARCHES = 1000  # at most: what took longer than such a line can was no search
 
 # Called with the item's key, the line's offset in the block and its length, around a search. Entering gives
 # False when this item must be skipped on this line.
@@ -108,7 +121,9 @@ class Scanner:
         self._limited: set[int] = set()  # items on a rein
         self._calls = any(pattern.calls for _, pattern in patterns)
         self._careful_bytes = -1  # longer lines need care
-        self._measure_bytes = 0  # that are left
+        self._measure_bytes = 0  # that are left, of all lines but tiny ones
+        self._measure_searches = 0  # that are left, of all lines
+        self._looked_ns: tuple[int, int] | None = None  # both clocks when the exact one was last looked at
         self._literals = choose_literals([required_literals(pattern.regex) for _, pattern in patterns])
         self._usual = self._in_flood_of(frozenset())
         self._everywhere, self._prefilter = self._usual
@@ -154,8 +169,7 @@ class Scanner:
         if everywhere:
             self._scan_all(found, block, everywhere, lines)
         else:
-            for start, items in lines.items():
-                self._search(found, block[start : block.find(b"\n", start)], start, items)
+            self._scan_some(found, block, lines)
         self._note_floods(block, lines)
         return found
 
@@ -175,34 +189,54 @@ class Scanner:
                 self._everywhere, self._prefilter = self._in_flood
                 self._flood_bytes = FLOOD_LASTS_BYTES
 
+    def _scan_some(self, found: list[Hit | Failure], block: bytes, lines: dict[int, Items]) -> None:
+        """Try on the lines that begin where `lines` says the items that it says."""
+        searches = 0  # in this stride
+        begin_ns = self._begin_stride(block)
+        for start, items in lines.items():
+            self._search(found, block[start : block.find(b"\n", start)], start, items)
+            searches += len(items)
+            if searches >= STRIDE_SEARCHES:
+                begin_ns = self._end_stride(begin_ns, searches)
+                searches = 0
+        if searches:
+            self._end_stride(begin_ns, searches)
+
     def _scan_all(
         self, found: list[Hit | Failure], block: bytes, items: Items, more: dict[int, Items]
     ) -> None:
         """Try `items` on each line, and others on the lines that begin where `more` says."""
         patterns = [self._patterns[item] for item in items]
-        # Lines that need no care are searched here: a call of `_search` for each costs a flood 0.2 us a line.
-        careful_bytes = -1 if more or b"\r" in block else self._careful_bytes
+        always_careful = bool(more) or b"\r" in block
         start = 0
-        for line in block.split(b"\n")[:-1]:
-            length = len(line)
-            if length > careful_bytes:
-                self._search(
-                    found, line, start, tuple(sorted(items + more[start])) if start in more else items
-                )
-                if self._limited:
-                    careful_bytes = -1
-            else:
-                for key, pattern, match_line in patterns:
-                    try:
-                        match = match_line(line)
-                    except MatchLimitError as error:
-                        found.append(Failure(start, line, key, error))
-                        if self._spend(found, line, start, self._number_of[key], FAILED_NS):
-                            careful_bytes = -1
-                        continue
-                    if match is not None:
-                        found.append(_make_hit((start, line, key, pattern, match)))
-            start += length + 1
+        begin_ns = self._begin_stride(block)
+        for lines in _strides(block):
+            searches = len(lines) * len(items)
+            # Lines that need no care are searched here: a call of `_search` for each costs 0.2 us a line.
+            careful_bytes = -1 if always_careful else self._careful_bytes
+            for line in lines:
+                length = len(line)
+                if length > careful_bytes:
+                    here = items
+                    if start in more:
+                        here = tuple(sorted(items + more[start]))
+                        searches += len(more[start])
+                    self._search(found, line, start, here)
+                    if self._limited:
+                        careful_bytes = -1
+                else:
+                    for key, pattern, match_line in patterns:
+                        try:
+                            match = match_line(line)
+                        except MatchLimitError as error:
+                            found.append(Failure(start, line, key, error))
+                            if self._spend(found, line, start, self._number_of[key], FAILED_NS):
+                                careful_bytes = -1
+                            continue
+                        if match is not None:
+                            found.append(_make_hit((start, line, key, pattern, match)))
+                start += length + 1
+            begin_ns = self._end_stride(begin_ns, searches)
 
     def _search(self, found: list[Hit | Failure], line: bytes, start: int, items: Items) -> None:
         if line[-1:] == b"\r":
@@ -221,7 +255,7 @@ class Scanner:
             if length > SHORT_LINE_BYTES:
                 match_line = pattern.match_long
             guard = self._guard if is_long or pattern.calls else None
-            measured = guard is not None or limited or self._measure_bytes > 0
+            measured = guard is not None or limited or self._measure_bytes > 0 or self._measure_searches > 0
             # The first tells what the search itself took; the other one, which costs less, when to use it.
             clock = time.thread_time_ns if measured else time.monotonic_ns
             match, failed = None, False
@@ -238,12 +272,8 @@ class Scanner:
             took_ns = clock() - begin_ns
             if match is not None:
                 found.append(_make_hit((start, line, key, pattern, match)))
-            if failed:
-                self._spend(found, line, start, item, took_ns if measured else FAILED_NS)
-            elif is_excessive(took_ns, length):
-                if measured:
-                    self._spend(found, line, start, item, took_ns)
-                self._measure_bytes = MEASURE_BYTES
+            if failed or took_ns > FREE_NS:
+                self._judge(found, line, start, item, took_ns, measured=measured, failed=failed)
 
     def _search_at_once(self, found: list[Hit | Failure], line: bytes, start: int, items: Items) -> None:
         """Search a line that needs no care."""
@@ -260,9 +290,62 @@ class Scanner:
 
     # What searches cost.
 
+    def _end_stride(self, begin_ns: int, searches: int) -> int:
+        """Look at the clock, and give its time: where searches took long, those that follow are measured."""
+        now_ns = time.monotonic_ns()
+        if self._measure_searches > 0:
+            self._measure_searches -= searches
+            self._set_care()
+        elif (
+            now_ns - begin_ns > searches * ORDINARY_NS
+            and self._budgets is not None
+            and self._took_ns(begin_ns, now_ns) > searches * ORDINARY_NS
+        ):
+            self._measure_searches = max(SUSPECT_SEARCHES, 2 * searches)
+            self._set_care()
+        return now_ns
+
+    def _begin_stride(self, block: bytes) -> int:
+        """Look at the clock, and at the exact one where it is worth that."""
+        now_ns = time.monotonic_ns()
+        self._looked_ns = (now_ns, time.thread_time_ns()) if len(block) > STRIDE_BYTES else None
+        return now_ns
+
+    def _took_ns(self, begin_ns: int, now_ns: int) -> int:
+        """Give how much CPU time a stride took, at least; where that is not known, how long it took."""
+        if self._looked_ns is None:
+            return now_ns - begin_ns
+        looked_ns, cpu_ns = self._looked_ns
+        self._looked_ns = now_ns, time.thread_time_ns()
+        # What it took before this stride is no more than the time that went by.
+        return self._looked_ns[1] - cpu_ns - (begin_ns - looked_ns)
+
+    def _judge(
+        self,
+        found: list[Hit | Failure],
+        line: bytes,
+        start: int,
+        item: int,
+        took_ns: int,
+        *,
+        measured: bool,
+        failed: bool,
+    ) -> None:
+        """Have an item pay for a search that took long; where that is not sure, measure those that follow."""
+        cost_ns = excess_ns(took_ns, len(line))
+        if cost_ns > SUSPECT_NS:
+            self._measure_bytes = MEASURE_BYTES
+        if measured and cost_ns:
+            self._spend(found, line, start, item, cost_ns)
+            if self._budgets is not None:
+                more = min(cost_ns // MEASURE_NS, MEASURE_SEARCHES)
+                self._measure_searches = max(self._measure_searches, more)
+        elif failed and not measured:
+            self._spend(found, line, start, item, FAILED_NS)
+
     def _set_care(self) -> None:
         """Decide from which length on a line needs care: time to be measured, limits, a guard."""
-        if self._calls or self._limited:
+        if self._calls or self._limited or self._measure_searches > 0:
             self._careful_bytes = -1
         elif self._budgets is None:
             self._careful_bytes = (
@@ -295,8 +378,19 @@ class Scanner:
 
     def _spend(self, found: list[Hit | Failure], line: bytes, start: int, item: int, cost_ns: int) -> bool:
         """Pay for a search of an item; True when it is on a shorter rein from here on."""
-        if self._budgets is None or not self._budgets[item].spend(time.monotonic_ns(), cost_ns):
+        if self._budgets is None or not self._budgets[item].spend(time.monotonic_ns(), cost_ns, len(line)):
             return False
         found.append(Overspent(start, line, self._patterns[item][0]))
         self._use_rein(item, self._budgets[item].rein)
         return True
+
+
+def _strides(block: bytes) -> Iterator[list[bytes]]:
+    """Give the lines of `block`, those that begin within so many bytes together."""
+    start = 0
+    while start < len(block):
+        end = block.find(b"\n", start + STRIDE_BYTES)
+        if end < 0:
+            end = len(block) - 1
+        yield block[start:end].split(b"\n")
+        start = end + 1

@@ -22,6 +22,8 @@ from _blake2 import blake2b  # as hashlib has it, without OpenSSL (1 MB)
 from dataclasses import dataclass
 
 BLOCK_BYTES = 128 * 1024  # 51 MB in 0.048 s; 0.059 with half of it, 0.051 with twice as much
+LEAST_BLOCK_BYTES = 4 * 1024
+TURN_NS = 10_000_000  # of CPU time; a block that takes more is followed by a smaller one, as other logs wait
 MARK_BYTES = 1024  # a log line carries a time or a number well within this
 _DIGEST_BYTES = 16
 
@@ -78,6 +80,7 @@ class Tail:
         self.generation = generation
         self.offset = offset  # everything before it has left as lines
         self.skipping = skipping
+        self._block_bytes = BLOCK_BYTES
         self._partial = bytearray()  # what was read behind `offset`
         self._mark = self._bytes_before(offset)
         self._offset_mark = self._mark  # the bytes before `offset`; `_mark` is the bytes before what was read
@@ -105,7 +108,7 @@ class Tail:
         return blake2b(self._offset_mark, digest_size=_DIGEST_BYTES).digest()
 
     def read(self) -> Reading:
-        """Read on, at most BLOCK_BYTES.
+        """Read on, at most BLOCK_BYTES, and less where they take long (`pace`).
 
         Raises:
             OSError: the file cannot be read (pread(2)).
@@ -114,7 +117,7 @@ class Tail:
             self._jump_hole()
         mark = self._mark
         seen = self.offset + len(self._partial)
-        data = os.pread(self._fd, len(mark) + BLOCK_BYTES, seen - len(mark))
+        data = os.pread(self._fd, len(mark) + self._block_bytes, seen - len(mark))
         if not data.startswith(mark):
             self._restart()
             return Reading(truncated=True, more=True)
@@ -122,7 +125,7 @@ class Tail:
             return NOTHING
         at = len(mark)  # where in `data` the new bytes begin; slices of them would each be another copy
         self._mark = data[-MARK_BYTES:]
-        more = len(data) - at == BLOCK_BYTES
+        more = len(data) - at == self._block_bytes
         if self._skip_nul:
             rest = len(data[at:].lstrip(b"\0"))
             self._skip_nul = not rest
@@ -132,6 +135,13 @@ class Tail:
             self.skipping = newline < 0
             at = self._leave_out(data, at, len(data) if newline < 0 else newline + 1)
         return Reading(self._lines_of(data, at), more=more)
+
+    def pace(self, took_ns: int) -> None:
+        """Learn what CPU time it took to do what comes of the last block."""
+        if took_ns > TURN_NS:
+            self._block_bytes = max(self._block_bytes // 2, LEAST_BLOCK_BYTES)
+        elif self._block_bytes < BLOCK_BYTES and took_ns < TURN_NS // 4:
+            self._block_bytes *= 2
 
     def _bytes_before(self, offset: int) -> bytes:
         length = min(MARK_BYTES, offset)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import re
+import select
+import statistics
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +14,7 @@ import pytest
 
 from integration import accounts
 from integration.conftest import ENGINES
-from integration.harness import Service, append
+from integration.harness import Service, append, lines_of, wait_for
 from integration.writer import Writer, assert_each_line_once, counting_items
 
 LENGTHS = (40, 1_000, 8_000, 64_000, 1_000_000)
@@ -92,3 +96,62 @@ def test_an_item_that_costs_too_much_is_limited_and_others_miss_nothing(
     assert "[HOSTILE] fired" not in lognot.log
     name = f"lines made for another item's regex ({engine})"
     accounts.fault(name, times=3 * ROUNDS, written=2 * LINES, seen=2 * LINES)
+
+
+# By PCRE's count this takes few steps, but half a millisecond on each of these lines.
+REPEATED = r"(\w+)\1c"
+TINY = b"a" * 250 + b"bc-a\n"
+FLOOD_S = 4.0
+LINES_AT_ONCE, PAUSE_S = 20, 0.005  # 4,000 lines a second
+MEDIAN_S = 0.1  # on a busy machine; a few milliseconds on others
+WORST_S = 2.0
+
+
+def _flood(log: Path, end_s: float) -> None:
+    """In a process of its own: write until then."""
+    while time.monotonic() < end_s:
+        append(log, TINY * LINES_AT_ONCE)
+        select.select([], [], [], PAUSE_S)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_flood_of_tiny_lines_holds_no_other_item_up(
+    service: Callable[..., Service], tmp_path: Path, engine: str
+) -> None:
+    """They meet no limit, and no single one of them takes long."""
+    hostile, other, out = tmp_path / "hostile", tmp_path / "other", tmp_path / "out"
+    hostile.touch()
+    other.touch()
+    lognot = service(
+        f"[general]\nregex_engine = {engine}\n"
+        f"[HOSTILE]\npath = {hostile}\nregex = {REPEATED}\nupbound_action = echo hostile\n"
+        f"[SAME]\npath = {hostile}\nregex = ^marker (\\d+)$\nupbound_action = echo $1 >> {out}\n"
+        f"[OTHER]\npath = {other}\nregex = ^marker (\\d+)$\nupbound_action = echo $1 >> {out}\n"
+    ).start()
+    flood = multiprocessing.get_context("fork").Process(
+        target=_flood, args=(hostile, time.monotonic() + FLOOD_S)
+    )
+    flood.start()
+    taken_s: list[float] = []
+    try:
+        lognot.wait_log(r"warning: \[HOSTILE\] regex has used up its time .* a line such as 'aaaa")
+        while flood.is_alive():
+            begin_s = time.monotonic()
+            append((hostile, other)[len(taken_s) % 2], b"marker %d\n" % len(taken_s))
+            wait_for(lambda: len(lines_of(out)) > len(taken_s), "the action of a line of another item")
+            taken_s.append(time.monotonic() - begin_s)
+    finally:
+        flood.kill()
+        flood.join()
+    assert statistics.median(taken_s) < MEDIAN_S
+    assert max(taken_s) < WORST_S
+    assert lines_of(out) == [str(number) for number in range(len(taken_s))]
+    # It recovers by itself: what it is for is found again.
+    wait_for(lambda: _found_again(lognot, hostile), "a match of the item that was limited")
+    assert "monitor ended" not in lognot.log
+    assert lognot.stop() == 0
+
+
+def _found_again(lognot: Service, log: Path) -> bool:
+    append(log, b"an ababc\n")
+    return "[HOSTILE] says: hostile" in lognot.log

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -9,13 +11,17 @@ from lognot.budget import (
     CAPACITY_NS,
     DEBT_NS,
     FIRST_BAN_NS,
+    FREE_NS,
     LONGEST_BAN_NS,
+    RESUME_NS,
     SHARE,
+    TINY_CAPACITY_NS,
     TINY_DEATHS,
     TINY_LINE_BYTES,
+    TINY_MOST_NS,
     Budget,
     Rein,
-    is_excessive,
+    excess_ns,
 )
 from lognot.pattern import SHORT_LINE_BYTES
 
@@ -26,26 +32,26 @@ LONG = SHORT_LINE_BYTES + 1
 def test_what_is_spent_comes_back_with_time() -> None:
     budget = Budget()
     assert budget.look(5 * S) is Rein.FREE
-    assert not budget.spend(5 * S, CAPACITY_NS - 1)
-    assert budget.spend(5 * S, 2)
+    assert not budget.spend(5 * S, CAPACITY_NS - 1, LONG)
+    assert budget.spend(5 * S, 2, LONG)
     assert budget.rein is Rein.FEW_STEPS
     assert budget.look(5 * S + 10 * MS) is Rein.FREE
 
 
 def test_the_rein_shortens_when_a_short_one_does_not_help() -> None:
     budget = Budget()
-    assert budget.spend(S, CAPACITY_NS)
-    assert not budget.spend(S, 1)
-    assert budget.spend(S, CAPACITY_NS)
+    assert budget.spend(S, CAPACITY_NS, LONG)
+    assert not budget.spend(S, 1, LONG)
+    assert budget.spend(S, CAPACITY_NS, LONG)
     assert budget.rein is Rein.TINY
-    budget.spend(S, 3600 * S)
+    budget.spend(S, 3600 * S, LONG)
     assert budget.look(S + int(DEBT_NS / SHARE) + S // 10) is Rein.FREE  # no debt is longer than that
 
 
 def test_a_full_bucket_does_not_overflow() -> None:
     budget = Budget()
     budget.look(10**6 * S)
-    assert budget.spend(10**6 * S, CAPACITY_NS)
+    assert budget.spend(10**6 * S, CAPACITY_NS, LONG)
 
 
 def test_a_death_on_a_long_line_leaves_the_short_ones() -> None:
@@ -60,7 +66,7 @@ def test_a_death_on_a_long_line_leaves_the_short_ones() -> None:
 def test_a_ban_does_not_loosen_a_shorter_rein() -> None:
     budget = Budget()
     budget.ban(S, LONG)
-    budget.spend(S, 2 * CAPACITY_NS)
+    budget.spend(S, 2 * CAPACITY_NS, LONG)
     assert budget.rein is Rein.TINY
 
 
@@ -111,9 +117,39 @@ def test_bans_double_up_to_an_hour_and_are_forgiven() -> None:
     assert budget.look(now_ns + FIRST_BAN_NS) is Rein.FREE
 
 
-def test_long_lines_may_take_longer() -> None:
-    assert is_excessive(MS, 100)
-    assert not is_excessive(MS, 100_000)
+def test_only_what_is_over_an_ordinary_search_counts() -> None:
+    assert excess_ns(FREE_NS, 0) == 0
+    assert excess_ns(FREE_NS + 5 * MS, 0) == 5 * MS
+    assert excess_ns(FREE_NS + MS, 100_000) == 0  # long lines may take longer
+
+
+def test_a_flood_of_tiny_lines_brings_pauses() -> None:
+    budget, now_ns, cost_ns, paid_ns = Budget(), S, MS // 2, 0
+    seen = []
+    for _ in range(60_000):  # for a minute, a line each millisecond
+        now_ns += MS
+        if budget.look(now_ns) is not Rein.NOTHING:
+            budget.spend(now_ns, cost_ns, TINY_LINE_BYTES)
+            paid_ns += cost_ns
+        seen.append(budget.rein)
+    assert paid_ns <= TINY_CAPACITY_NS + 60 * CAPACITY_NS + cost_ns
+    assert seen.index(Rein.FEW_STEPS) < seen.index(Rein.NOTHING)  # these are tried first
+    pauses = sum(one < Rein.NOTHING is two for one, two in itertools.pairwise(seen))
+    assert pauses <= 60 * 10  # a tenth of a second each
+    assert budget.look(now_ns + S // 5) < Rein.NOTHING  # over soon after the last of them
+    assert budget.look(now_ns + 2 * S) is Rein.FREE
+
+
+def test_longer_lines_bring_no_pause() -> None:
+    budget = Budget()
+    budget.spend(S, S, TINY_LINE_BYTES + 1)
+    for _ in range(TINY_CAPACITY_NS // TINY_MOST_NS - 1):
+        assert not budget.spend(S, S, 4)  # of which no more is believed
+    assert not budget.spend(S, TINY_MOST_NS - 1, 4)
+    assert budget.rein is Rein.TINY
+    assert budget.spend(S, 1, 4)
+    assert budget.rein is Rein.NOTHING
+    assert budget.look(S + int(RESUME_NS / SHARE)) is Rein.TINY
 
 
 @given(st.lists(st.tuples(st.integers(0, 10**9), st.integers(0, DEBT_NS)), max_size=50))
@@ -129,5 +165,5 @@ def test_searches_in_full_take_no_more_than_their_share(
         now_ns += pause_ns
         if budget.look(now_ns) is Rein.FREE:
             full_ns, last_ns = full_ns + cost_ns, cost_ns
-            budget.spend(now_ns, cost_ns)
+            budget.spend(now_ns, cost_ns, LONG)
     assert full_ns - last_ns <= CAPACITY_NS + (now_ns - S) * SHARE + len(costs)

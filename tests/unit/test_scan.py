@@ -11,7 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lognot import scan
-from lognot.budget import CAPACITY_NS, FAILED_NS, TINY_DEATHS, TINY_LINE_BYTES, Budget, Rein
+from lognot.budget import (
+    CAPACITY_NS,
+    FAILED_NS,
+    FREE_NS,
+    TINY_CAPACITY_NS,
+    TINY_DEATHS,
+    TINY_LINE_BYTES,
+    Budget,
+    Rein,
+)
 from lognot.errors import MatchLimitError, PatternError
 from lognot.pattern import SHORT_LINE_BYTES, Pattern, Spans, choose_engine, compile_pattern
 from lognot.prefilter import Prefilter
@@ -250,7 +259,7 @@ LONG = b"x" * (SHORT_LINE_BYTES + 1) + b"\n"
 
 
 def test_a_slow_item_is_put_on_a_rein_that_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    slow, budget = Slow(monkeypatch, CAPACITY_NS), Budget()
+    slow, budget = Slow(monkeypatch, 2 * CAPACITY_NS), Budget()
     scanner = Scanner([(7, slow)], SHORT_LINE_BYTES, budgets=[budget])
     assert scanner.scan(MIDDLE) == []  # seen to be slow: from here on the CPU clock is asked
     found = scanner.scan(MIDDLE)
@@ -259,16 +268,80 @@ def test_a_slow_item_is_put_on_a_rein_that_ends(monkeypatch: pytest.MonkeyPatch)
     slow.took_ns = 1000
     assert [type(one) for one in scanner.scan(MIDDLE + LONG)] == [LeftOut]
     assert slow.asked[2:] == ["least"]
-    slow.now_ns += 10**9
+    slow.now_ns += 2 * 10**9
     assert scanner.scan(MIDDLE + LONG) == []
     assert slow.asked[3:] == ["short", "long"]
 
 
 def test_a_rein_holds_within_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
-    slow = Slow(monkeypatch, CAPACITY_NS // 2)
+    slow = Slow(monkeypatch, CAPACITY_NS // 2 + 2 * FREE_NS)
     Scanner([(7, slow)], SHORT_LINE_BYTES, budgets=[Budget()]).scan(MIDDLE * 100)
     # Slow under a short rein too, it gets a shorter one, under which it looks at no such line.
     assert slow.asked == ["short"] * 4 + ["least"] * 2
+
+
+TINY = b"x" * (TINY_LINE_BYTES - 1) + b"\n"
+SLOW_NS = 600_000  # a back-reference on such a line, which meets no limit
+
+
+@pytest.mark.parametrize("lines", [1, 20, 500])
+def test_a_flood_of_tiny_lines_is_paid_for(monkeypatch: pytest.MonkeyPatch, lines: int) -> None:
+    """However many come at once: the item is told of, and then searched as often as it can pay for."""
+    slow, budget = Slow(monkeypatch, SLOW_NS), Budget()
+    scanner, found = Scanner([(7, slow)], SHORT_LINE_BYTES, budgets=[budget]), []
+    begin_ns = slow.now_ns
+    for _ in range(10_000 // lines):
+        found += scanner.scan(TINY * lines)
+        slow.now_ns += 250_000 * lines
+    told = [one for one in found if isinstance(one, Overspent)]
+    assert (told[0].key, told[0].line) == (7, TINY[:-1])
+    assert any(isinstance(one, LeftOut) for one in found)
+    spent_ns = len(slow.asked) * SLOW_NS
+    unseen_ns = 2 * scan.STRIDE_BYTES // len(TINY) * SLOW_NS  # until the clock is looked at
+    assert spent_ns < 1.2 * (TINY_CAPACITY_NS + 0.02 * (slow.now_ns - begin_ns)) + unseen_ns
+    # It recovers by itself.
+    slow.now_ns += 3 * 10**9
+    slow.took_ns = 1000
+    assert scanner.scan(TINY * 10) == []
+    assert slow.asked[-10:] == ["short"] * 10
+
+
+def test_a_block_of_tiny_lines_takes_no_longer_than_a_stride_and_the_budget(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    slow = Slow(monkeypatch, SLOW_NS)
+    begin_ns = slow.now_ns
+    Scanner([(7, slow)], SHORT_LINE_BYTES, budgets=[Budget()]).scan(TINY * 512)
+    assert slow.now_ns - begin_ns < 1.2 * TINY_CAPACITY_NS + (scan.STRIDE_BYTES // len(TINY) + 1) * SLOW_NS
+
+
+def test_a_busy_log_of_cheap_lines_costs_no_item_anything(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundred thousand a second, by a regex that takes all the time that there is."""
+    busy, budget = Slow(monkeypatch, 10_000), Budget()
+    scanner = Scanner([(7, busy)], SHORT_LINE_BYTES, budgets=[budget])
+    for _ in range(200):
+        assert scanner.scan(b"x" * 99 + b"\n" + b"x\n" * 999) == []
+    assert budget.rein is Rein.FREE
+    assert busy.asked == ["short"] * 200_000
+
+
+def test_one_that_waits_for_the_processor_is_not_taken_for_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting, budget = Slow(monkeypatch, SLOW_NS), Budget()
+    monkeypatch.setattr(scan.time, "thread_time_ns", lambda: waiting.now_ns // 100)
+    scanner = Scanner([(7, waiting)], SHORT_LINE_BYTES, budgets=[budget])
+    assert scanner.scan(TINY * 2000) == []
+    assert budget.rein is Rein.FREE
+
+
+def test_the_one_that_is_slow_pays(monkeypatch: pytest.MonkeyPatch) -> None:
+    slow, quick = Slow(monkeypatch, SLOW_NS), Slow(monkeypatch, 0)
+    for clock in ("monotonic_ns", "thread_time_ns"):
+        monkeypatch.setattr(scan.time, clock, lambda: slow.now_ns)
+    budgets = [Budget(), Budget()]
+    found = Scanner([(1, quick), (2, slow)], SHORT_LINE_BYTES, budgets=budgets).scan(TINY * 512)
+    assert {one.key for one in found} == {2}
+    assert [budget.rein for budget in budgets] == [Rein.FREE, Rein.NOTHING]
+    assert len(quick.asked) == 512
 
 
 def test_limits_that_are_met_again_and_again_put_an_item_on_a_rein() -> None:

@@ -329,3 +329,22 @@ def test_what_cannot_be_read_is_an_error(tmp_path: Path) -> None:
             Tail(directory, MAX_LINE).read()
     finally:
         os.close(directory)
+
+
+def test_a_log_whose_blocks_take_long_is_read_in_smaller_ones(file: File) -> None:
+    """Whatever the pace, no byte is missed; and it is the usual one again when they take long no more."""
+    content = b"".join(b"line %06d\n" % number for number in range(100_000))
+    file.write(content)
+    tail_ = Tail(file.fd, MAX_LINE)
+    read, sizes, more = b"", [], True
+    while more:
+        reading = tail_.read()
+        more = reading.more
+        lines = b"".join(block.lines for block in reading.blocks)
+        read += lines
+        sizes.append(len(lines))
+        tail_.pace(tail.TURN_NS + 1 if len(sizes) < 10 else 1000)
+    assert read == content
+    assert sizes[0] > tail.BLOCK_BYTES - MAX_LINE
+    assert max(sizes[6:10]) <= tail.LEAST_BLOCK_BYTES + MAX_LINE
+    assert sizes[-2] > tail.BLOCK_BYTES - MAX_LINE
