@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -162,8 +163,14 @@ def test_killed_while_actions_are_handed_over(
         assert lognot.process is not None
         lognot.process.kill()
         lognot.process.wait()
+        killed = time.monotonic()
         lognot.start(ready=False)
-        wait_for(lambda: has_open(lognot.pid, tmp_path / "state" / "lock"), "the next service")
+        wait_for(
+            lambda: (
+                has_open(lognot.pid, tmp_path / "state" / "lock") or time.monotonic() > killed + ORPHAN_S / 2
+            ),
+            "the next service, or half of the time that the monitor has",
+        )
         assert not is_gone(monitor)
     lognot.wait_notification("READY=1")
     assert is_gone(monitor)
