@@ -11,7 +11,6 @@ from __future__ import annotations
 import mmap
 import os
 import random
-import signal
 import socket
 import struct
 import sys
@@ -234,13 +233,13 @@ def _descriptors_that_linger(peer: Hostile) -> None:
         found = [fd for fd in peer.read() if os.readlink(f"/proc/self/fd/{fd}").startswith("socket:")]
         monitors = [socket.socket(fileno=fd) for fd in found]
         time.sleep(WAIT_S)
-    lingering = [Lingering(LINGER_S) for _ in range(8)]
-    os.kill(os.getppid(), signal.SIGSTOP)  # it must not be quicker than we are with closing our own copy
-    for number, one in enumerate(lingering):
-        one.send(*((monitors[0], mark) if number % 2 else (peer.sock, pong)))
-    os.kill(os.getppid(), signal.SIGCONT)
-    while True:  # who reads the other end must not end, or the sockets would
-        signal.pause()
+    lingering = []
+    for number in range(8):
+        lingering.append(Lingering(LINGER_S))
+        lingering[-1].send_by_child(*((monitors[0], mark) if number % 2 else (peer.sock, pong)))
+    supervisor = os.getppid()
+    while os.getppid() == supervisor:  # who reads the other end must not end, or the sockets would
+        time.sleep(WAIT_S)
 
 
 EXECUTOR_ATTACKS: tuple[Callable[[Hostile], None], ...] = (
