@@ -82,7 +82,7 @@ Spans = tuple[tuple[int, int], ...]
 SHORT_LINE_BYTES = 1024
 # Steps in one attempt, as PCRE counts them. On a short line they take less than 8 ms with JIT, whatever the
 # regex (a step may be a loop over the line), and `.*=.*=.*x` has as many for it as it can need.
-SHORT_MATCH_LIMIT = 30_000
+SHORT_MATCH_LIMIT = 20_000
 # On a long one: `.*x` needs one for each byte. PCRE's own default is 10 million.
 MATCH_LIMIT = 1_000_000
 # For a regex that has used up its time: an ordinary line needs less than a hundred, a hostile one is given up
