@@ -9,10 +9,10 @@ Runs in the monitor. Never blocks: with too many waiting there is no room, and t
 
 from __future__ import annotations
 
+import os
 import socket
 from collections import Counter
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 
 from lognot.channel import MAX_MESSAGE_BYTES, Channel
 from lognot.errors import LognotError, ProtocolError
@@ -24,9 +24,8 @@ from lognot.messages import (
     Kind,
     Message,
     RunAction,
-    UseStartMark,
 )
-from lognot.process import has_started
+from lognot.startmark import has_started
 
 MAX_WAITING = 10_000  # actions for one executor; at 2 at a time and 10 ms each, the work of a minute
 SPAN_BYTES = 128  # a tuple of two numbers
@@ -68,9 +67,9 @@ class Dispatcher:
         self._loop = loop
         self._on_broken = on_broken
         self._channel: Channel | None = None
-        self._next: Channel | None = None
+        self._mark = -1  # the start mark of that connection
+        self._next: tuple[Channel, int] | None = None  # a connection that is still to be used, and its mark
         self._starting: Occasion | None = None
-        self._mark = -1
         self._waiting: dict[Occasion, RunAction] = {}
         # Waits in the executor since the time of the last monitor. All of it is older than what we found
         # ourselves, and an executor takes positions that only grow: the next one is told of these first.
@@ -78,21 +77,22 @@ class Dispatcher:
         self._waiting_bytes = 0
         self._behind_since_ns = 0
 
-    def connect(self, sock: socket.socket) -> None:
-        """Use a new connection, which it then owns, once the old one has said its last word.
+    def connect(self, sock: socket.socket, mark_fd: int) -> None:
+        """Use a new connection with its start mark, which it then owns, once the old one has ended.
 
-        It has not yet while an action that the dead executor was starting is still on its way to the shell.
+        It has not while an action that the dead executor was starting is still on its way to the shell.
         """
         channel = Channel(sock, EXECUTOR_TO_MONITOR, MAX_MESSAGE_BYTES)
         if self._channel is None:
-            self._use(channel)
+            self._use(channel, mark_fd)
         else:
             if self._next is not None:
-                self._loop.detach(self._next)
-            self._next = channel
+                self._loop.detach(self._next[0])
+                os.close(self._next[1])
+            self._next = channel, mark_fd
 
-    def _use(self, channel: Channel) -> None:
-        self._channel = channel
+    def _use(self, channel: Channel, mark_fd: int) -> None:
+        self._channel, self._mark = channel, mark_fd
         self._loop.attach(channel, self._on_message, self._on_closed)
         for action in (*self._handed_back.values(), *self._waiting.values()):
             self._send(action)
@@ -175,13 +175,6 @@ class Dispatcher:
                 if len(self._handed_back) >= 2 * MAX_WAITING or self._waiting_bytes > 2 * MAX_WAITING_BYTES:
                     raise ProtocolError("more actions than may wait")
                 self._take_back(message)
-            case UseStartMark():
-                self._forget_mark()
-                self._mark = fd
-                try:
-                    has_started(fd)
-                except OSError as error:  # a pipe, a socket
-                    raise ProtocolError(f"a start mark that is no file: {error.strerror}") from error
 
     def _started(self, which: Occasion | None) -> None:
         self._starting = None
@@ -191,20 +184,14 @@ class Dispatcher:
         if action is not None:
             self._waiting_bytes -= waiting_bytes(action)
 
-    def _forget_mark(self) -> None:
-        if self._mark >= 0:
-            self._loop.close(self._mark)
-            self._mark = -1
-
     def _on_closed(self, error: LognotError) -> None:
         if isinstance(error, ProtocolError):
             self._on_broken()
         # The new process of an action holds the channel until it has become the shell: it is known by now.
-        with suppress(OSError):  # it was a mark once: the executor's fault, and its actions
-            if self._mark >= 0 and has_started(self._mark):
-                self._started(self._starting)
+        if has_started(self._mark):
+            self._started(self._starting)
         self._starting = None
-        self._forget_mark()
-        self._channel, channel, self._next = None, self._next, None
-        if channel is not None:
-            self._use(channel)
+        os.close(self._mark)
+        self._channel, following, self._next = None, self._next, None
+        if following is not None:
+            self._use(*following)

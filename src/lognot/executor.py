@@ -37,9 +37,10 @@ from lognot.messages import MAX_QUOTE_BYTES, Kind, Notice
 from lognot.notes import Notes
 from lognot.peer import Peer
 from lognot.privileges import become, forbid_tracing
-from lognot.process import StartMark, open_other_member, signal_group, start_shell
+from lognot.process import open_other_member, signal_group, start_shell
 from lognot.service import LEAVE_S, STOP_GRACE_S, ignore_stop_signals
 from lognot.settings import Config, Item, config_from_json
+from lognot.startmark import set_start_mark
 from lognot.users import Account
 
 KILL_AFTER_S = 5.0  # between SIGTERM and SIGKILL to an action that took too long
@@ -118,7 +119,7 @@ class Executor:
         self._account = account
         self._approve = approve
         self._supervisor = Peer(channel)
-        self._mark = StartMark()
+        self._mark = -1  # the start mark of the connection to the monitor
         self._loop = Loop()
         self._notes = Notes(self._loop, self._tell)
         self._config: Config | None = None
@@ -164,6 +165,10 @@ class Executor:
         match message:
             case m.Configure():
                 self._configure(message, fd)
+            case m.UseStartMark():
+                if self._mark >= 0:  # of a monitor that is gone
+                    os.close(self._mark)
+                self._mark = fd
             case m.ConnectMonitor():
                 self._connect(fd)
             case m.AdoptAction():
@@ -253,7 +258,6 @@ class Executor:
         self._take_last_words()
         self._monitor = Channel(socket.socket(fileno=fd), m.MONITOR_TO_EXECUTOR, MAX_MESSAGE_BYTES)
         self._loop.attach(self._monitor, self._on_request, self._on_monitor_closed, self._start_queued)
-        self._say(m.UseStartMark(), self._mark.fd)
         for action in self._queue.values():
             if action.request is not None:
                 self._say(action.request)
@@ -368,7 +372,8 @@ class Executor:
         which = occasion(request)
         started_ns = time.monotonic_ns()
         try:
-            self._mark.set()  # first: what it said of the last action must not be taken for this one
+            # First: what it said of the last action must not be taken for this one.
+            set_start_mark(self._mark)
             self._say(m.ActionStarting(*which))
             if not self._monitor_knows:
                 return False  # started, and said again, when it does

@@ -150,11 +150,6 @@ class Loop:
             with self._linger_limit:
                 channel.close()
 
-    def close(self, fd: int) -> None:
-        """Close a descriptor that came with a message."""
-        with self._linger_limit:
-            os.close(fd)
-
     def _receive(self, channel: Channel) -> list[tuple[Message, int]]:
         with self._linger_limit:
             return channel.receive()
@@ -168,7 +163,7 @@ class Loop:
         finally:
             for _, fd in waiting:
                 if fd >= 0:
-                    self.close(fd)
+                    os.close(fd)
 
     def send(self, channel: Channel, message: Message, fd: int = -1) -> None:
         """Send on an attached channel; what does not fit now goes out by itself.

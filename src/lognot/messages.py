@@ -129,6 +129,16 @@ class StreamUnwritten(Message):
 
 
 @dataclass(frozen=True, slots=True)
+class UseStartMark(Message):
+    """Ahead of ConnectExecutor and ConnectMonitor: says whether the last ActionStarting there came true.
+
+    That is asked when the executor has died (startmark.py).
+    """
+
+    fds: ClassVar[int] = 1
+
+
+@dataclass(frozen=True, slots=True)
 class ConnectExecutor(Message):
     """One end of a connection to an executor; it comes with the message."""
 
@@ -269,13 +279,6 @@ class RunAction(Message):
 
 
 @dataclass(frozen=True, slots=True)
-class UseStartMark(Message):
-    """Says whether the last ActionStarting came true, should the executor die (process.StartMark)."""
-
-    fds: ClassVar[int] = 1
-
-
-@dataclass(frozen=True, slots=True)
 class ActionStarting(Message):
     """An action is being started this moment; ActionTaken follows."""
 
@@ -370,6 +373,7 @@ _TYPES: dict[int, type[Message]] = {
     10: Stop,
     11: AdoptAction,
     12: LaunchExecutor,
+    13: UseStartMark,
     20: Begun,
     21: Pong,
     22: LookAgain,
@@ -382,7 +386,6 @@ _TYPES: dict[int, type[Message]] = {
     30: RunAction,
     31: ActionTaken,
     32: ActionStarting,
-    33: UseStartMark,
     40: ActionStarted,
     41: ActionOutput,
     42: ActionFinished,
@@ -399,15 +402,26 @@ _CODECS = {
 
 # Who may send what to whom: anything else is a protocol error.
 SUPERVISOR_TO_MONITOR = frozenset(
-    {Configure, UseWatches, LogOpened, LogLooked, StreamUnwritten, ConnectExecutor, Begin, Ping, Stop}
+    {
+        Configure,
+        UseWatches,
+        LogOpened,
+        LogLooked,
+        StreamUnwritten,
+        UseStartMark,
+        ConnectExecutor,
+        Begin,
+        Ping,
+        Stop,
+    }
 )
 MONITOR_TO_SUPERVISOR = frozenset(
     {Begun, Pong, LookAgain, StreamDrained, StreamDropped, Advanced, ItemFired, Note, PeerBroke}
 )
-SUPERVISOR_TO_EXECUTOR = frozenset({Configure, ConnectMonitor, AdoptAction, Ping, Stop})
+SUPERVISOR_TO_EXECUTOR = frozenset({Configure, UseStartMark, ConnectMonitor, AdoptAction, Ping, Stop})
 EXECUTOR_TO_SUPERVISOR = frozenset({Pong, ActionStarted, ActionOutput, ActionFinished, Note, PeerBroke})
 MONITOR_TO_EXECUTOR = frozenset({RunAction})
-EXECUTOR_TO_MONITOR = frozenset({RunAction, UseStartMark, ActionStarting, ActionTaken})
+EXECUTOR_TO_MONITOR = frozenset({RunAction, ActionStarting, ActionTaken})
 SUPERVISOR_TO_LAUNCHER = frozenset({LaunchExecutor})
 LAUNCHER_TO_SUPERVISOR = frozenset({ExecutorStarted, ExecutorEnded, Note})
 EXECUTOR_TO_LAUNCHER = frozenset({CheckConfig, Note})

@@ -105,6 +105,7 @@ class Monitor:
         self._loop = Loop(linger_limit=True)
         self._notes = Notes(self._loop, self._tell)
         self._dispatchers: dict[int, Dispatcher] = {}
+        self._mark = -1  # the start mark of the next connection to an executor
         self._files = Files(ledger, self._notes, self._tell, self._settled, self._on_commit)
         self._rules: dict[int, Rule] = {}
         self._rules_of: dict[int, list[Rule]] = {}  # by log
@@ -155,8 +156,13 @@ class Monitor:
                 self._on_looked(message)
             case m.StreamUnwritten(stream_id):
                 self._files.unwritten(stream_id)
+            case m.UseStartMark():
+                if self._mark >= 0:  # of a connection that could not be had
+                    os.close(self._mark)
+                self._mark = fd
             case m.ConnectExecutor(executor_id):
-                self._dispatcher(executor_id).connect(socket.socket(fileno=fd))
+                self._dispatcher(executor_id).connect(socket.socket(fileno=fd), self._mark)
+                self._mark = -1
             case m.Begin(token):
                 self._begin()
                 self._tell(m.Begun(token))

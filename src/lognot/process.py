@@ -11,36 +11,12 @@ import signal
 from contextlib import suppress
 
 from lognot.service import IGNORED_BY_ROLES
-from lognot.tail import size_of
+from lognot.startmark import set_start_mark
 
 SHELL = "/bin/sh"
 
 
-class StartMark:
-    """Says whether the action that was being started has started, when its executor is killed meanwhile.
-
-    It is a memfd that is emptied by the new process itself, just before it becomes the shell. Whoever has
-    been given its descriptor, and knows which action was next, can tell afterwards: `has_started`.
-    """
-
-    def __init__(self) -> None:
-        self.fd = os.memfd_create("lognot-start", os.MFD_CLOEXEC)
-
-    def set(self) -> None:
-        """Nothing has started since now."""
-        os.ftruncate(self.fd, 1)
-
-
-def has_started(mark_fd: int) -> bool:
-    """Say whether an action has started since the mark was set.
-
-    Raises:
-        OSError: it is no mark.
-    """
-    return size_of(mark_fd) == 0
-
-
-def start_shell(shell_text: bytes, variables: dict[bytes, bytes], mark: StartMark) -> tuple[int, int]:
+def start_shell(shell_text: bytes, variables: dict[bytes, bytes], mark_fd: int) -> tuple[int, int]:
     """Start an action and give its pid and the pipe that it prints into, non-blocking; both are the caller's.
 
     posix_spawn(3) and not fork(2): a fork copies the page tables of the interpreter, and then every page
@@ -49,7 +25,8 @@ def start_shell(shell_text: bytes, variables: dict[bytes, bytes], mark: StartMar
     Args:
         shell_text: for `sh -c`.
         variables: the whole environment.
-        mark: was set, and is emptied by the new process; set again when that does not become the shell.
+        mark_fd: a start mark that was set, and is emptied by the new process; set again when that does not
+            become the shell.
 
     Raises:
         OSError: no process (fork(2), EAGAIN) or no pipe can be had now; or execve(2) fails, as with E2BIG.
@@ -64,7 +41,7 @@ def start_shell(shell_text: bytes, variables: dict[bytes, bytes], mark: StartMar
                 (os.POSIX_SPAWN_DUP2, writer, 1),
                 (os.POSIX_SPAWN_DUP2, writer, 2),
                 # As 0: what is open there is closed first (posix_spawn(3)), which must not be the mark.
-                (os.POSIX_SPAWN_OPEN, 0, f"/proc/self/fd/{mark.fd}", os.O_WRONLY | os.O_TRUNC, 0),
+                (os.POSIX_SPAWN_OPEN, 0, f"/proc/self/fd/{mark_fd}", os.O_WRONLY | os.O_TRUNC, 0),
                 (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
             ],
             setsid=True,
@@ -73,7 +50,7 @@ def start_shell(shell_text: bytes, variables: dict[bytes, bytes], mark: StartMar
         )
     except OSError:
         os.close(reader)
-        mark.set()  # the new process empties it before execve(2), which may fail
+        set_start_mark(mark_fd)  # the new process empties it before execve(2), which may fail
         raise
     finally:
         os.close(writer)

@@ -15,9 +15,9 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
-import socket
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from lognot import messages as m
@@ -37,6 +37,7 @@ from lognot.mounts import MountTable
 from lognot.quota import SAID_EVERY_NS, Quota, QuotaJournal
 from lognot.service import KILL_AFTER_S, STOP_GRACE_S, Notifier, SignalQueue
 from lognot.settings import MAX_ATHREAD_COUNT, Config, config_to_json
+from lognot.startmark import new_start_mark
 from lognot.state import SavedLogs
 from lognot.users import Account
 from lognot.watchdog import Watchdog
@@ -319,17 +320,20 @@ class Supervisor:
         """Give the monitor and an executor a connection of their own, when both are there and have none."""
         if not self._monitor.child or not executor.keeper.child or executor.connected:
             return
-        ends: tuple[socket.socket, ...] = ()
-        try:
-            ends = socket_pair(m.EXECUTOR_TO_MONITOR, m.MONITOR_TO_EXECUTOR)
-            self._monitor.send(m.ConnectExecutor(executor.executor_id), ends[0].fileno())
-            executor.keeper.send(m.ConnectMonitor(), ends[1].fileno())
-            executor.connected = True
-        except OSError as error:  # a limit; the actions wait in the monitor
-            self._connect_later(executor, error)
-        finally:
-            for end in ends:
-                end.close()
+        with ExitStack() as stack:
+            try:
+                mark_fd = new_start_mark()
+                stack.callback(os.close, mark_fd)
+                ends = socket_pair(m.EXECUTOR_TO_MONITOR, m.MONITOR_TO_EXECUTOR)
+                for end in ends:
+                    stack.enter_context(end)
+                self._monitor.send(m.UseStartMark(), mark_fd)
+                self._monitor.send(m.ConnectExecutor(executor.executor_id), ends[0].fileno())
+                executor.keeper.send(m.UseStartMark(), mark_fd)
+                executor.keeper.send(m.ConnectMonitor(), ends[1].fileno())
+                executor.connected = True
+            except OSError as error:  # a limit; the actions wait in the monitor
+                self._connect_later(executor, error)
 
     def _connect_later(self, executor: _Executor, error: OSError) -> None:
         if executor.connecting:

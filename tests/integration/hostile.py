@@ -225,9 +225,9 @@ def _orphan(peer: Hostile) -> None:
 
 
 def _descriptors_that_linger(peer: Hostile) -> None:
-    """Whoever closes one last would wait for it: the supervisor, which takes none, or the monitor."""
+    """Whoever closes one last would wait for it: the supervisor or the monitor, which take none."""
     pong = b"\0" + m.encode(m.Pong())
-    mark = b"\0" + m.encode(m.UseStartMark())
+    taken = b"\0" + m.encode(m.ActionTaken(1, m.Kind.UPBOUND, 1, 1))
     monitors: list[socket.socket] = []
     while not monitors:
         found = [fd for fd in peer.read() if os.readlink(f"/proc/self/fd/{fd}").startswith("socket:")]
@@ -236,7 +236,7 @@ def _descriptors_that_linger(peer: Hostile) -> None:
     lingering = []
     for number in range(8):
         lingering.append(Lingering(LINGER_S))
-        lingering[-1].send_by_child(*((monitors[0], mark) if number % 2 else (peer.sock, pong)))
+        lingering[-1].send_by_child(*((monitors[0], taken) if number % 2 else (peer.sock, pong)))
     supervisor = os.getppid()
     while os.getppid() == supervisor:  # who reads the other end must not end, or the sockets would
         time.sleep(WAIT_S)

@@ -20,9 +20,8 @@ from lognot.messages import (
     Begin,
     Kind,
     RunAction,
-    UseStartMark,
 )
-from lognot.process import StartMark
+from lognot.startmark import new_start_mark, set_start_mark
 
 
 class Bench:
@@ -36,10 +35,10 @@ class Bench:
     def _on_broken(self) -> None:
         self.broken += 1
 
-    def executor(self) -> Channel:
-        """Connect a new executor."""
+    def executor(self, mark_fd: int = -1) -> Channel:
+        """Connect a new executor, with a copy of a start mark or one of its own."""
         ours, theirs = socket_pair()
-        self.dispatcher.connect(ours)
+        self.dispatcher.connect(ours, os.dup(mark_fd) if mark_fd >= 0 else new_start_mark())
         return Channel(theirs, MONITOR_TO_EXECUTOR, MAX_MESSAGE_BYTES)
 
     def turn(self) -> None:
@@ -51,6 +50,13 @@ class Bench:
 @pytest.fixture
 def bench() -> Iterator[Bench]:
     yield Bench()
+
+
+@pytest.fixture
+def mark_fd() -> Iterator[int]:
+    fd = new_start_mark()
+    yield fd
+    os.close(fd)
 
 
 def action(position: int, line: bytes = b"a line") -> RunAction:
@@ -93,35 +99,33 @@ def test_before_there_is_an_executor_actions_wait(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("started", [True, False])
-def test_the_mark_decides_about_the_one_that_was_being_started(bench: Bench, started: bool) -> None:
-    mark = StartMark()
-    first = bench.executor()
-    first.send(UseStartMark(), mark.fd)
+def test_the_mark_decides_about_the_one_that_was_being_started(
+    bench: Bench, mark_fd: int, started: bool
+) -> None:
+    first = bench.executor(mark_fd)
     for position in (1, 2):
         bench.dispatcher.run(action(position))
     first.send(starting(1))
-    mark.set()
+    set_start_mark(mark_fd)
     if started:
-        os.ftruncate(mark.fd, 0)  # as the new process does
+        os.ftruncate(mark_fd, 0)  # as the new process does
     first.close()
     bench.turn()
     assert positions(bench.executor()) == ([2] if started else [1, 2])
 
 
-def test_a_new_connection_waits_for_the_last_word_of_the_old_one(bench: Bench) -> None:
+def test_a_new_connection_waits_for_the_last_word_of_the_old_one(bench: Bench, mark_fd: int) -> None:
     """The new process of an action holds the channel of a dead executor until it has become the shell."""
-    mark = StartMark()
-    first = bench.executor()
-    first.send(UseStartMark(), mark.fd)
+    first = bench.executor(mark_fd)
     bench.dispatcher.run(action(1))
     first.send(starting(1))
-    mark.set()
+    set_start_mark(mark_fd)
     held = socket.socket(fileno=os.dup(first.fileno()))
     first.close()
     second = bench.executor()
     bench.turn()
     assert positions(second) == []
-    os.ftruncate(mark.fd, 0)
+    os.ftruncate(mark_fd, 0)
     held.close()
     bench.turn()
     assert positions(second) == []
@@ -211,27 +215,10 @@ def test_too_many_bytes_are_refused(bench: Bench, monkeypatch: pytest.MonkeyPatc
 
 def test_nonsense_is_reported(bench: Bench) -> None:
     ours, theirs = socket_pair()
-    bench.dispatcher.connect(ours)
+    bench.dispatcher.connect(ours, new_start_mark())
     Channel(theirs, MONITOR_TO_EXECUTOR).send(Begin(1))  # no executor may say that
     bench.turn()
     assert bench.broken == 1
-
-
-def test_a_start_mark_that_is_no_file_is_reported(bench: Bench) -> None:
-    """Where a pipe ends cannot be asked."""
-    executor = bench.executor()
-    bench.dispatcher.run(action(1))
-    reader, writer = os.pipe()
-    executor.send(UseStartMark(), reader)
-    executor.send(starting(1))
-    os.close(reader)
-    os.close(writer)
-    bench.turn()
-    assert bench.broken == 1
-    executor.close()
-    bench.turn()
-    assert bench.broken == 1
-    assert positions(bench.executor()) == [1]
 
 
 def test_retired_waits_for_nothing(bench: Bench) -> None:

@@ -13,8 +13,8 @@ from lognot.channel import MAX_MESSAGE_BYTES, Channel, socket_pair
 from lognot.config import parse_config
 from lognot.executor import MAX_UNREAD_OUTPUT_BYTES, Executor
 from lognot.messages import Kind
-from lognot.process import StartMark
 from lognot.settings import config_to_json
+from lognot.startmark import new_start_mark
 from lognot.users import current_account
 from unit.descriptors import nothing_leaks
 
@@ -32,7 +32,7 @@ class Shells:
         self.texts: list[bytes] = []
         self.printed = b""
 
-    def start(self, text: bytes, variables: dict[bytes, bytes], mark: StartMark) -> tuple[int, int]:
+    def start(self, text: bytes, variables: dict[bytes, bytes], mark_fd: int) -> tuple[int, int]:
         self.texts.append(text)
         reader, writer = os.pipe2(os.O_NONBLOCK)
         os.write(writer, self.printed)
@@ -74,6 +74,9 @@ class Bench:
     def connect(self) -> Channel:
         """Have the supervisor connect a monitor; give its end."""
         ours, theirs = socket_pair()
+        mark_fd = new_start_mark()
+        self.supervisor.send(m.UseStartMark(), mark_fd)
+        os.close(mark_fd)
         self.supervisor.send(m.ConnectMonitor(), theirs.fileno())
         theirs.close()
         return Channel(ours, m.EXECUTOR_TO_MONITOR, MAX_MESSAGE_BYTES)
@@ -102,11 +105,7 @@ class Bench:
             self.turn()
 
     def _answers(self) -> list[m.Message]:
-        messages = self.monitor.receive()
-        for _, fd in messages:
-            if fd >= 0:
-                os.close(fd)
-        return [message for message, _ in messages]
+        return [message for message, _ in self.monitor.receive()]
 
     def close(self) -> None:
         self.supervisor.close()
@@ -116,7 +115,7 @@ class Bench:
                 self.loop.detach(channel)
         self.loop._selector.close()
         self.executor._supervisor.close()
-        os.close(self.executor._mark.fd)
+        os.close(self.executor._mark)
 
 
 @pytest.fixture

@@ -29,8 +29,8 @@ from lognot.dispatch import MAX_WAITING, Dispatcher
 from lognot.executor import Executor
 from lognot.loop import Loop
 from lognot.messages import Kind, RunAction
-from lognot.process import StartMark
 from lognot.settings import config_to_json
+from lognot.startmark import new_start_mark
 from lognot.users import current_account
 from unit.descriptors import nothing_leaks
 from unit.test_messages import MESSAGES
@@ -118,7 +118,7 @@ class Shells:
     def __init__(self) -> None:
         self.texts: list[bytes] = []
 
-    def start(self, text: bytes, variables: dict[bytes, bytes], mark: StartMark) -> tuple[int, int]:
+    def start(self, text: bytes, variables: dict[bytes, bytes], mark_fd: int) -> tuple[int, int]:
         self.texts.append(text)
         reader, writer = os.pipe2(os.O_NONBLOCK)
         os.close(writer)
@@ -149,6 +149,9 @@ def executor_hears(said: list[Packet]) -> None:
         os.write(config_fd, config_to_json(config))
         supervisor.send(m.Configure((1, 2), (1, 2), (1, 1)), config_fd)
         os.close(config_fd)
+        mark_fd = new_start_mark()
+        supervisor.send(m.UseStartMark(), mark_fd)
+        os.close(mark_fd)
         supervisor.send(m.ConnectMonitor(), to_executor.fileno())
         to_executor.close()
         for packet in said:
@@ -166,7 +169,8 @@ def executor_hears(said: list[Packet]) -> None:
     executor._loop.detach(executor._channel)
     executor._loop._selector.close()
     executor._supervisor.close()
-    os.close(executor._mark.fd)
+    if executor._mark >= 0:  # it came to read that
+        os.close(executor._mark)
 
 
 # A hostile executor, to a monitor.
@@ -187,7 +191,7 @@ def monitor_hears(said: list[Packet], actions: list[RunAction]) -> None:
     broken: list[None] = []
     dispatcher = Dispatcher(loop, lambda: broken.append(None))
     ours, theirs = socket_pair()
-    dispatcher.connect(ours)
+    dispatcher.connect(ours, new_start_mark())
     hostile = Channel(theirs, frozenset())
     for action in actions:
         dispatcher.run(action)

@@ -68,6 +68,7 @@ LAYERS: tuple[tuple[str, set[str]], ...] = (
             "service",
             "size",
             "sources",
+            "startmark",
             "state",
             "tail",
             "trust",

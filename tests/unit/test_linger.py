@@ -20,12 +20,13 @@ from lognot.errors import LognotError, ProtocolError
 from lognot.linger import LIMIT_S, LingerLimit
 from lognot.loop import Loop
 from lognot.service import SignalQueue
+from lognot.startmark import new_start_mark
 from unit.descriptors import nothing_leaks
 
 LINGER_S = 20  # where nothing ends it
 SOON_S = 3.0  # far more than LIMIT_S, on a machine that does much else
 PONG = b"\0" + m.encode(m.Pong())
-MARK = b"\0" + m.encode(m.UseStartMark())
+TAKEN = b"\0" + m.encode(m.ActionTaken(1, m.Kind.UPBOUND, 1, 1))
 
 
 @pytest.fixture(autouse=True)
@@ -59,7 +60,7 @@ class Receiver:
         self.errors: list[LognotError] = []
         ours, self.peer = socket_pair()
         self.channel = Channel(ours, frozenset(accepts))
-        self.loop.attach(self.channel, lambda message, fd: self.loop.close(fd), self.errors.append)
+        self.loop.attach(self.channel, lambda message, fd: None, self.errors.append)
 
     def close(self) -> None:
         self.loop.detach(self.channel)
@@ -93,14 +94,6 @@ def test_descriptors_behind_what_broke_the_protocol(lingering: Callable[[], Ling
     receiver.close()
 
 
-def test_a_descriptor_that_was_taken(lingering: Callable[[], Lingering]) -> None:
-    receiver = Receiver(m.UseStartMark)
-    lingering().send(receiver.peer, MARK)
-    assert took_s(lambda: receiver.loop.turn(wait=False)) < SOON_S
-    assert not receiver.errors
-    receiver.close()
-
-
 def test_what_a_dead_peer_has_left(lingering: Callable[[], Lingering]) -> None:
     receiver = Receiver(m.Pong)
     lingering().send(receiver.peer, PONG)
@@ -108,14 +101,14 @@ def test_what_a_dead_peer_has_left(lingering: Callable[[], Lingering]) -> None:
     receiver.close()
 
 
-def test_a_monitor_is_not_held_up_by_start_marks(lingering: Callable[[], Lingering]) -> None:
+def test_a_monitor_is_not_held_up_by_an_executor(lingering: Callable[[], Lingering]) -> None:
     loop = Loop(linger_limit=True)
     broken: list[bool] = []
     dispatcher = Dispatcher(loop, lambda: broken.append(True))
     ours, peer = socket_pair()
-    dispatcher.connect(ours)
+    dispatcher.connect(ours, new_start_mark())
     for _ in range(3):
-        lingering().send(peer, MARK)
+        lingering().send(peer, TAKEN)
     peer.close()
     assert took_s(lambda: (loop.turn(wait=False), loop.turn(wait=False))) < SOON_S
     assert broken == [True]

@@ -6,17 +6,29 @@ import os
 import select
 import signal
 import sys
+from collections.abc import Iterator
 
 import pytest
 
-from lognot.process import SHELL, StartMark, has_started, open_other_member, signal_group, start_shell
+from lognot.process import SHELL, open_other_member, signal_group, start_shell
+from lognot.startmark import has_started, new_start_mark, set_start_mark
 
 PATH = {b"PATH": b"/usr/bin:/bin"}
 
 
+@pytest.fixture
+def mark_fd() -> Iterator[int]:
+    fd = new_start_mark()
+    set_start_mark(fd)
+    yield fd
+    os.close(fd)
+
+
 def _output(shell_text: bytes, variables: dict[bytes, bytes] | None = None) -> tuple[int, bytes]:
     """Run it; give its wait status and all that it printed."""
-    pid, output = start_shell(shell_text, {**PATH, **(variables or {})}, StartMark())
+    mark_fd = new_start_mark()
+    pid, output = start_shell(shell_text, {**PATH, **(variables or {})}, mark_fd)
+    os.close(mark_fd)
     data = b""
     while select.select([output], [], [], 20)[0]:
         piece = os.read(output, 65536)
@@ -69,38 +81,35 @@ def test_session_and_group_of_its_own_and_signals_at_their_default() -> None:
     assert lines[-1] == "True"
 
 
-def test_the_mark_says_whether_it_started() -> None:
-    mark = StartMark()
-    mark.set()
-    assert not has_started(mark.fd)
-    pid, output = start_shell(b":", PATH, mark)
+def test_the_mark_says_whether_it_started(mark_fd: int) -> None:
+    assert not has_started(mark_fd)
+    pid, output = start_shell(b":", PATH, mark_fd)
     os.waitpid(pid, 0)
     os.close(output)
-    assert has_started(mark.fd)
-    mark.set()
-    assert not has_started(mark.fd)
+    assert has_started(mark_fd)
+    set_start_mark(mark_fd)
+    assert not has_started(mark_fd)
 
 
 @pytest.mark.parametrize("lowest", [3, 9])
-def test_the_mark_may_have_any_number(lowest: int) -> None:
+def test_the_mark_may_have_any_number(mark_fd: int, lowest: int) -> None:
     """The spawn opens it by its number, into another one."""
-    mark = StartMark()
-    os.dup2(mark.fd, 200, inheritable=False)
+    os.dup2(mark_fd, 200, inheritable=False)
     for number in range(lowest, 12):
         try:
             os.fstat(number)
         except OSError:
-            mark.fd = os.dup2(200, number, inheritable=False)
-            pid, output = start_shell(b"exit 3", PATH, mark)
+            os.dup2(200, number, inheritable=False)
+            pid, output = start_shell(b"exit 3", PATH, number)
             assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 3
-            assert has_started(mark.fd)
+            assert has_started(number)
             os.close(output)
             os.close(number)
     os.close(200)
 
 
-def test_a_group_ends_as_a_whole() -> None:
-    pid, output = start_shell(b"sleep 1000 & sleep 1000 & echo; wait", PATH, StartMark())
+def test_a_group_ends_as_a_whole(mark_fd: int) -> None:
+    pid, output = start_shell(b"sleep 1000 & sleep 1000 & echo; wait", PATH, mark_fd)
     assert select.select([output], [], [], 20)[0]
     other = open_other_member(pid)
     assert other >= 0
@@ -115,20 +124,19 @@ def test_a_group_ends_as_a_whole() -> None:
 
 
 @pytest.mark.parametrize("shell", [SHELL, "/no/such/shell"])
-def test_what_could_not_become_the_shell_has_not_started(monkeypatch: pytest.MonkeyPatch, shell: str) -> None:
+def test_what_could_not_become_the_shell_has_not_started(
+    monkeypatch: pytest.MonkeyPatch, mark_fd: int, shell: str
+) -> None:
     """It is tried again, also by another executor when this one is killed before."""
     monkeypatch.setattr("lognot.process.SHELL", shell)
-    mark = StartMark()
-    mark.set()
     with pytest.raises(OSError, match=r"Argument list too long|No such file"):
-        start_shell(b":", {b"TOO_LONG": b"x" * 200_000}, mark)
-    assert not has_started(mark.fd)
+        start_shell(b":", {b"TOO_LONG": b"x" * 200_000}, mark_fd)
+    assert not has_started(mark_fd)
 
 
-def test_a_failed_start_leaks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_start_leaks_nothing(monkeypatch: pytest.MonkeyPatch, mark_fd: int) -> None:
     monkeypatch.setattr("lognot.process.SHELL", "/no/such/shell")
-    mark = StartMark()
     before = os.listdir("/proc/self/fd")
     with pytest.raises(FileNotFoundError):
-        start_shell(b":", PATH, mark)
+        start_shell(b":", PATH, mark_fd)
     assert len(os.listdir("/proc/self/fd")) == len(before)
