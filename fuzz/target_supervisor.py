@@ -13,7 +13,7 @@ from unittest.mock import patch
 
 import target_messages
 
-from lognot import logs, supervisor
+from lognot import logs, resuming, supervisor
 from lognot import messages as m
 from lognot.channel import Channel, socket_pair
 from lognot.config import parse_config
@@ -118,7 +118,11 @@ def check(data: bytes) -> None:
 
         roles = Roles(None, start_executor, lambda: config, lambda config: None)  # type: ignore[arg-type]
         before = _open_descriptors()
-        with patch.object(logs, "open_log", open_named), patch.object(supervisor, "SignalQueue", _NoSignals):
+        with (
+            patch.object(logs, "open_log", open_named),
+            patch.object(resuming, "open_log", open_named),
+            patch.object(supervisor, "SignalQueue", _NoSignals),
+        ):
             made = _Hostile(config, roles, Journal((_Sink(),), verbose=True), lambda: None)
             made.peers = {}
             try:
@@ -155,8 +159,8 @@ def _close(made: _Hostile) -> None:
     for peer in made.peers.values():
         peer.close()
     made._logs.configure([])
-    if made._logs._watches is not None:
-        made._logs._watches.close()
+    if made._logs._streams._watches is not None:
+        made._logs._streams._watches.close()
     made._mounts.close()
     made._signals.close()  # type: ignore[attr-defined]
     made._loop._selector.close()

@@ -13,7 +13,7 @@ from unittest.mock import patch
 
 import pytest
 
-from lognot import logs as module
+from lognot import streams, watch
 from lognot.journal import Event, Journal
 from lognot.ledger import NOT_BEGUN, Ledger, Position
 from lognot.logs import MAX_REMEMBERED, MAX_ROTATED, Logs
@@ -100,8 +100,8 @@ def world(tmp_path: Path) -> Iterator[World]:
     made.path.write_text("history\n")
     yield made
     made.logs.configure([])
-    if made.logs._watches is not None:
-        made.logs._watches.close()
+    if made.logs._streams._watches is not None:
+        made.logs._streams._watches.close()
     assert len(os.listdir("/proc/self/fd")) == before
 
 
@@ -386,7 +386,7 @@ def test_a_file_that_cannot_be_watched_leaves_nothing_open(world: World) -> None
     real = Watches.add
 
     def no_files(watches: Watches, fd: int, mask: int) -> int:
-        if mask == module.watch.FILE_MASK:
+        if mask == watch.FILE_MASK:
             raise WatchLimitError(errno.ENOSPC, "inotify limit reached")
         return real(watches, fd, mask)
 
@@ -451,7 +451,7 @@ def test_a_descriptor_that_cannot_be_passed_is_passed_later(world: World) -> Non
         if isinstance(message, LogOpened):
             raise OSError(errno.EMFILE, "Too many open files")
 
-    with patch.object(world.logs, "_send", refuse):
+    with patch.object(world.logs._streams, "send", refuse):
         world.logs.look(1)
     assert len(os.listdir("/proc/self/fd")) == before
     assert watch_count(world) == count
@@ -476,7 +476,7 @@ def test_every_file_is_passed_to_a_new_monitor_once_it_can_be_watched(world: Wor
 
 
 def test_too_many_open_files_are_refused(tmp_path: Path) -> None:
-    with patch.object(module, "MAX_STREAMS", 2):
+    with patch.object(streams, "MAX_STREAMS", 2):
         world = World(tmp_path)
     paths = [tmp_path / str(number) for number in range(3)]
     for path in paths:
@@ -489,8 +489,8 @@ def test_too_many_open_files_are_refused(tmp_path: Path) -> None:
     world.logs.configure(str(path) for path in paths[1:])
     assert len(world.look(3)[0]) == 1
     world.logs.configure([])
-    assert world.logs._watches is not None
-    world.logs._watches.close()
+    assert world.logs._streams._watches is not None
+    world.logs._streams._watches.close()
 
 
 def test_before_there_is_a_monitor_nothing_is_looked_at(world: World) -> None:

@@ -440,11 +440,15 @@ def fields_sent() -> dict[str, set[str]]:
             writes = [
                 call
                 for call in calls
-                if isinstance(call.func, ast.Attribute) and call.func.attr == "write" and len(call.args) >= 3
+                if isinstance(call.func, ast.Attribute)
+                and call.func.attr in {"write", "say"}
+                and len(call.args) >= 3
             ]
             direct = set().union(*(event_names(call.args[0]) for call in writes))
             for call in writes:
                 fields = {keyword.arg.upper() for keyword in call.keywords if keyword.arg}
+                if isinstance(call.func, ast.Attribute) and call.func.attr == "say":
+                    fields.add("PATH")  # streams.Log.say
                 if any(keyword.arg is None for keyword in call.keywords):
                     fields |= {key.upper() for key in keys_of_dicts(function)}
                 # What is written under a name was chosen somewhere in the function.

@@ -15,7 +15,7 @@ from unittest.mock import patch
 
 import pytest
 
-from lognot import logs, rotated
+from lognot import resuming, rotated, streams
 from lognot.continuity import Continuity
 from lognot.files import Files
 from lognot.journal import Event, Journal
@@ -150,8 +150,8 @@ class Service:
             fds += [stream.fd for stream in self._files._streams.values()]
         if self.logs is not None:
             fds += [stream.fd for log in self.logs._logs.values() for stream in log.streams.values()]
-            if self.logs._watches is not None:
-                self.logs._watches.close()
+            if self.logs._streams._watches is not None:
+                self.logs._streams._watches.close()
         for fd in fds:
             if fd >= 0:
                 os.close(fd)
@@ -228,7 +228,7 @@ def other_device(number: int) -> Iterator[None]:
         patch.object(os, "fstat", lambda *arguments: status_of(fstat, *arguments)),
         patch.object(os, "stat", lambda *arguments, **more: status_of(stat, *arguments, **more)),
         patch.object(
-            logs,
+            resuming,
             "list_files",
             lambda directory: (
                 replace(entry, identity=(number, entry.identity[1])) for entry in listed(directory)
@@ -423,6 +423,21 @@ def test_a_directory_that_is_mounted_late(
     assert place.run() == ["d"]
 
 
+def test_another_device_and_no_room_for_now(place: Place) -> None:
+    """Where it is known by its new number it needs a place of its own, and keeps the old one until then."""
+    place.write("a")
+    place.run()
+    place.write("b")
+    none_left = OSError(errno.EAGAIN, "too many files are open")
+    with other_device(77):
+        with patch.object(streams.Streams, "_take_slot", side_effect=none_left):
+            service = place.service().start()
+        assert service.logs is not None
+        assert service.logs.limited()
+        assert service.turn().kill() == ["b"]
+    assert Event.RESUME_LOST not in service.events
+
+
 def test_too_many_rotated_files(place: Place) -> None:
     """Whoever may write to the directory of one log does not have lognot open whatever lies there."""
     place.run()
@@ -430,7 +445,7 @@ def test_too_many_rotated_files(place: Place) -> None:
         place.write(str(number))
         place.rotate()
     place.write("6")
-    with patch.object(logs, "MAX_LEFTOVERS", 2):
+    with patch.object(resuming, "MAX_LEFTOVERS", 2):
         service = place.service().start()
     # The one that was known, the newest of the others, and the log.
     assert service.stop() == ["0", "4", "5", "6"]
@@ -441,7 +456,7 @@ def test_no_room_for_another_log(place: Place) -> None:
     """It is tried again, and watched when others were let go."""
     other = place.state.with_name("other")
     other.touch()
-    with patch.object(logs, "MAX_STREAMS", 1):
+    with patch.object(streams, "MAX_STREAMS", 1):
         service = Service(place.state, place.memory, place.log, other).start()
     assert service.logs is not None
     assert service.logs.limited()

@@ -1,0 +1,282 @@
+"""The open files of the logs: each with its watch, its place in the ledger and in the roll. Supervisor only.
+
+A log is a path; a stream is one file that was found there. After a rotation a log has several streams: the
+current one, and older ones whose writers have not moved yet. Each keeps its descriptor here until the
+monitor is done with it, so that a new monitor can be given what the last one had.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+
+from lognot import watch
+from lognot.errors import LIMITS
+from lognot.journal import Event
+from lognot.ledger import MAX_STREAMS, NOT_BEGUN, Ledger, Position
+from lognot.messages import LogOpened, Message, Start, UseWatches
+from lognot.quota import QuotaJournal
+from lognot.roll import Listed, Roll, log_digest
+from lognot.state import Identity, SavedStream
+
+# EAGAIN: somebody holds a lease on the file and was now asked to give it up (fcntl(2), F_SETLEASE).
+PASSING = (*LIMITS, errno.EAGAIN)
+
+Send = Callable[[Message, int], None]
+
+
+@dataclass(slots=True)
+class Stream:
+    """One open file."""
+
+    stream_id: int
+    fd: int
+    identity: Identity
+    slot: int
+    start: Start
+    size: int  # bytes when it was opened
+    history: int = 0  # bytes of it that were there before lognot started, where the log goes on
+    generation: int = 0  # truncations before it was opened
+    accepted: bool = False  # LEFTOVER: the monitor has found the bytes that it should have
+    wd: int = 0
+
+
+@dataclass(slots=True)
+class Log:
+    """One path of the config."""
+
+    log_id: int
+    path: str
+    journal: QuotaJournal  # whoever may rename in its directory makes us write
+    current: int = 0  # the stream that the path leads to; 0: none
+    streams: dict[int, Stream] = field(default_factory=dict)  # oldest first
+    directories: list[tuple[int, bytes]] = field(default_factory=list)  # watches, and names looked up there
+    first_seen: tuple[Identity, int] | None = None  # what was there first and could not be watched; bytes
+    start: Start = Start.END  # for the next file found: what was there first begins at its end
+    limited: bool = False  # a limit of the system was met, try again later
+    trouble: str = ""  # why there is no current stream, as last said
+    remembered: OrderedDict[Identity, Position] = field(default_factory=OrderedDict)
+    resumes: bool = False  # the next service is to go on with it
+
+    @property
+    def identities(self) -> set[Identity]:
+        """The files that are open."""
+        return {stream.identity for stream in self.streams.values()}
+
+    def say(self, event: Event, priority: int, text: str) -> None:
+        """Write of it into our own log."""
+        self.journal.write(event, priority, text, path=self.path)
+
+
+class Streams:
+    """The streams of all logs, and the watches of the monitor that runs.
+
+    Args:
+        ledger: where the monitor writes down how far it has read.
+        roll: where to write down which file that is about, for the next service.
+    """
+
+    def __init__(self, ledger: Ledger, roll: Roll | None) -> None:
+        self._ledger = ledger
+        self._roll = roll
+        self._next_stream_id = 1
+        self._free_slots = list(range(MAX_STREAMS - 1, -1, -1))  # the lowest comes first
+        self._watches: watch.Watches | None = None
+        self.send: Send = _nobody
+
+    def connect(self, send: Send) -> None:
+        """Serve a new monitor, with fresh watches.
+
+        Raises:
+            OSError: no inotify instance can be had (watch.Watches).
+        """
+        if self._watches is not None:
+            self._watches.close()
+            self._watches = None
+        self._watches = watch.Watches()
+        self.send = send
+        send(UseWatches(), self._watches.fileno())
+
+    def disconnect(self) -> None:
+        """Send nothing until the next `connect`."""
+        self.send = _nobody
+
+    @property
+    def watching(self) -> bool:
+        """There are watches."""
+        return self._watches is not None
+
+    def watch_directory(self, fd: int) -> int:
+        """Watch the directory behind an open descriptor; give the watch descriptor, for `release`.
+
+        Raises:
+            WatchLimitError: the user's limit of watches is reached.
+            OSError: it cannot be watched.
+        """
+        assert self._watches is not None
+        return self._watches.add(fd, watch.DIRECTORY_MASK)
+
+    def release(self, wds: Iterable[int]) -> None:
+        """Watch these no more."""
+        if self._watches is not None:
+            for wd in wds:
+                self._watches.release(wd)
+
+    def take_over(self, kept: Iterable[SavedStream]) -> None:
+        """Learn which slots the last service has left, with which streams."""
+        taken = {one.slot: one.position.stream_id for one in kept}
+        self._free_slots = [slot for slot in self._free_slots if slot not in taken]
+        self._next_stream_id = max(self._next_stream_id, *(number + 1 for number in taken.values()), 0)
+
+    def reserve(self, log: Log, one: SavedStream) -> SavedStream:
+        """Give a file that is not open a slot, with its position.
+
+        Raises:
+            OSError: too many files are open; some will be let go.
+        """
+        slot, stream_id = self._take_slot()
+        position = replace(one.position, stream_id=stream_id)
+        self._ledger.assign(slot, position)
+        self._put(log, Listed(slot, stream_id, one.identity, True, log_digest(log.path)))
+        return SavedStream(one.identity, position, slot)
+
+    def free(self, slot: int) -> None:
+        """Let others have a slot."""
+        if self._roll is not None:
+            self._roll.clear(slot)
+        self._free_slots.append(slot)
+
+    def add(
+        self,
+        log: Log,
+        fd: int,
+        status: os.stat_result,
+        start: Start,
+        one: SavedStream | None,
+        *,
+        history: int,
+    ) -> Stream:
+        """Make a file a stream of its log and pass it on; owns the descriptor.
+
+        Args:
+            one: how far it was read, in the slot that it has, or without one in a new one.
+
+        Raises:
+            OSError: it cannot be watched, or too many files are open; what it had is kept.
+        """
+        kept = one is not None and one.slot >= 0
+        if one is not None and kept:
+            slot, known = one.slot, one.position
+        else:
+            try:
+                slot, stream_id = self._take_slot()
+            except OSError:
+                os.close(fd)
+                raise
+            known = replace(one.position, stream_id=stream_id) if one else Position(stream_id, NOT_BEGUN)
+        identity = (status.st_dev, status.st_ino)
+        size = status.st_size
+        if log.first_seen is not None and start is Start.END:
+            size = min(size, log.first_seen[1])
+        stream = Stream(known.stream_id, fd, identity, slot, start, size, history, known.generation)
+        self._ledger.assign(slot, known)
+        log.streams[stream.stream_id] = stream
+        self.enroll(log, stream)
+        try:
+            self.pass_on(log, stream)
+        except OSError:
+            self.close(log, stream, free=not kept)
+            raise
+        return stream
+
+    def _take_slot(self) -> tuple[int, int]:
+        """Give a slot of the ledger and a new stream's number.
+
+        Raises:
+            OSError: too many files are open; some will be let go.
+        """
+        if not self._free_slots:
+            raise OSError(errno.EAGAIN, f"too many files are open; expected at most {MAX_STREAMS}")
+        self._next_stream_id += 1
+        return self._free_slots.pop(), self._next_stream_id - 1
+
+    def enroll(self, log: Log, stream: Stream) -> None:
+        """Have the roll say what a slot is about, or nothing where the log does not go on."""
+        from_begin = stream.start is not Start.END
+        self._put(
+            log, Listed(stream.slot, stream.stream_id, stream.identity, from_begin, log_digest(log.path))
+        )
+
+    def _put(self, log: Log, entry: Listed) -> None:
+        if self._roll is None:
+            return
+        if log.resumes:
+            self._roll.put(entry)
+        else:
+            self._roll.clear(entry.slot)
+
+    def pass_on(self, log: Log, stream: Stream) -> None:
+        """Watch a stream for the monitor that runs, and give it the descriptor.
+
+        Raises:
+            OSError: it cannot be watched, or no descriptor can be had to pass it on.
+        """
+        assert self._watches is not None
+        wd = self._watches.add(stream.fd, watch.FILE_MASK)
+        start = stream.start
+        known = self._ledger.position(stream.slot)
+        if start is not Start.LEFTOVER and known.stream_id == stream.stream_id and known.offset != NOT_BEGUN:
+            start = Start.COMMITTED
+        # What a file holds that was emptied since is no history.
+        history = stream.history if known.generation == stream.generation else 0
+        try:
+            message = LogOpened(log.log_id, stream.stream_id, stream.slot, wd, start, stream.size, history)
+            self.send(message, stream.fd)
+        except OSError:
+            self.release([wd])
+            raise
+        stream.wd = wd
+
+    def position(self, stream: Stream) -> Position:
+        """Give how far a stream was read."""
+        return replace(self._ledger.position(stream.slot), stream_id=stream.stream_id)
+
+    def positions(self, log: Log) -> list[SavedStream]:
+        """Give how far the open files of a log were read."""
+        found = []
+        for stream in log.streams.values():
+            position = self.position(stream)
+            if position.offset == NOT_BEGUN:
+                if stream.start is Start.END:  # nobody has looked where its end is
+                    continue
+                position = Position(stream.stream_id)
+            found.append(SavedStream(stream.identity, position))
+        return found
+
+    def shelve(self, log: Log, stream: Stream) -> SavedStream:
+        """Close a stream and keep its slot; give its position there."""
+        one = SavedStream(stream.identity, self.position(stream), stream.slot)
+        self.close(log, stream, free=False)
+        return one
+
+    def close(self, log: Log, stream: Stream, *, free: bool = True) -> None:
+        """Let a stream go, and its slot unless told not to (`free`)."""
+        del log.streams[stream.stream_id]
+        if stream.wd:
+            self.release([stream.wd])
+        os.close(stream.fd)
+        if free:
+            self.free(stream.slot)
+
+
+def _nobody(message: Message, fd: int) -> None:
+    """There is no monitor now; the next one is told everything."""
+
+
+def raise_passing(error: Exception) -> None:
+    """Raise an error again that comes of a limit of the system: what met it is tried again."""
+    if isinstance(error, OSError) and error.errno in PASSING:
+        raise error
