@@ -67,11 +67,18 @@ def fitting(us_per_line: float, budget_s: float, lines: int) -> int:
     return max([size for size in sizes if size * us_per_line / 1e6 <= budget_s], default=sizes[0])
 
 
-def burst(session: Session, program: Program, text: Text, family: str, count: int, cell: Cell) -> None:
+ItemsOf = Callable[[Path], list[Item]]  # for a log
+
+
+def rules(family: str, count: int) -> ItemsOf:
+    """Give an item for each rule."""
+    return lambda log: [Item(log, rule.pattern) for rule in corpus.rules(family, count)]
+
+
+def burst(session: Session, program: Program, text: Text, items_of: ItemsOf, cell: Cell) -> None:
     """Start it, have it read a little, then measure."""
     log = session.work(program) / "watched" / "log"
-    items = [Item(log, rule.pattern) for rule in corpus.rules(family, count)]
-    run = Run(program, session.work(program), items, ends_in=log)
+    run = Run(program, session.work(program), items_of(log), ends_in=log)
     try:
         cpu, _ = run.burst(text.head(TRY_LINES))
         run.settle()
@@ -134,8 +141,9 @@ def run(session: Session) -> Section:
                 for program in session.programs:
                     if program.name == "lognot" or family == PEERS_IN:
                         cell = cells[family, program.name, count]
+                        items_of = rules(family, count)
                         session.attempt(
-                            "catch-up", program, what, burst, session, program, text, family, count, cell
+                            "catch-up", program, what, burst, session, program, text, items_of, cell
                         )
     return section(session, text, cells)
 

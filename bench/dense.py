@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from pathlib import Path
 
 import corpus
-from catch_up import TRY_LINES, Cell, Text, fitting
-from programs import Item, Program, Run
+from catch_up import Cell, Text, burst
+from programs import Item
 from report import Aim, Section, median, ratio, shown
 from session import Session
 
@@ -14,20 +15,9 @@ KEYS = 100_000
 LINES = 500_000
 
 
-def once(session: Session, program: Program, text: Text, cell: Cell) -> None:
-    """Start it, warm it with some of the keys, then measure all."""
-    log = session.work(program) / "watched" / "log"
-    item = Item(log, corpus.DENSE_PATTERN, bound=1000, window_s=3600, keyed=True)
-    run = Run(program, session.work(program), [item], ends_in=log)
-    try:
-        cpu, _ = run.burst(text.head(TRY_LINES))
-        run.settle()
-        cell.lines = cell.lines or fitting(cpu / TRY_LINES * 1e6, program.burst_s, text.lines)
-        cpu, wall = run.burst(text.head(cell.lines))
-        cell.cpu_s.append(cpu)
-        cell.wall_s.append(wall)
-    finally:
-        run.end()
+def keyed(log: Path) -> list[Item]:
+    """Count each address on its own."""
+    return [Item(log, corpus.DENSE_PATTERN, bound=1000, window_s=3600, keyed=True)]
 
 
 def run(session: Session) -> Section:
@@ -37,7 +27,7 @@ def run(session: Session) -> Section:
     cells: dict[str, Cell] = defaultdict(Cell)
     for _ in range(session.rounds):
         for program in session.programs:
-            session.attempt("dense", program, "", once, session, program, text, cells[program.name])
+            session.attempt("dense", program, "", burst, session, program, text, keyed, cells[program.name])
     found = Section(
         "Every line matches",
         f"""

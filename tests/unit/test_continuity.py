@@ -21,20 +21,10 @@ from lognot.loop import Loop
 from lognot.roll import Listed, log_digest
 from lognot.settings import Config
 from lognot.state import SavedStream
+from unit.records import Records
 
 STREAM = SavedStream((1, 2), Position(0, 3, 4, True, b"d" * 16))
 LATER = SavedStream((1, 2), Position(0, 30, 4, False, b"e" * 16))
-
-
-class Sink:
-    def __init__(self) -> None:
-        self.said: list[tuple[Event, str]] = []
-
-    def write(self, event: Event, priority: int, message: str, fields: dict[str, str]) -> None:
-        self.said.append((event, message))
-
-    def reopen(self) -> None:
-        pass
 
 
 @pytest.fixture
@@ -43,8 +33,8 @@ def memory() -> Iterator[str]:
         yield directory
 
 
-def opened(path: Path, sink: Sink | None = None) -> Continuity:
-    return Continuity(str(path), Journal([sink or Sink()]))
+def opened(path: Path, records: Records | None = None) -> Continuity:
+    return Continuity(str(path), Journal([records or Records()]))
 
 
 def loaded(path: Path, *paths: str) -> object:
@@ -83,8 +73,8 @@ def test_nothing_is_written_when_nothing_has_changed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("call", ["open", "fsync", "replace", "write"])
 def test_a_failure_leaves_the_old_file(tmp_path: Path, call: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """At whatever step; and the next attempt succeeds, which is said."""
-    sink = Sink()
-    one = opened(tmp_path / "s", sink)
+    records = Records()
+    one = opened(tmp_path / "s", records)
     now = (STREAM,)
     one.use(Loop(), lambda: {"/log": now})
     one.save()
@@ -100,14 +90,14 @@ def test_a_failure_leaves_the_old_file(tmp_path: Path, call: str, monkeypatch: p
             patch.setattr(os, call, fail)
         one.save()
         one.save()
-    assert [text for event, text in sink.said] == [
+    assert records.messages == [
         f"the state file '{tmp_path}/s/state.json' cannot be written, the old one stays: "
         "No space left on device"
     ]
     assert sorted(os.listdir(tmp_path / "s")) == ["lock", "state.json"]
     assert opened_again(tmp_path / "s") == {"/log": (STREAM,)}
     one.save()
-    assert sink.said[-1][1].endswith("is written again")
+    assert records.messages[-1].endswith("is written again")
     earlier = Anchor(STREAM.position.offset, STREAM.position.skipping, STREAM.position.digest)
     expected = SavedStream(LATER.identity, replace(LATER.position, anchor=earlier))
     assert opened_again(tmp_path / "s") == {"/log": (expected,)}
@@ -140,9 +130,9 @@ def test_memory_is_exact_and_goes_first(tmp_path: Path, memory: str) -> None:
     assert two.ledger.secret == secret
 
 
-def test_a_monitor_was_killed_in_a_commit(tmp_path: Path, memory: str) -> None:
-    """What was committed, and not yet put in its place, is where the next service goes on."""
-    one = opened(tmp_path / "s")
+def reading(path: Path, memory: str) -> tuple[Continuity, Ledger]:
+    """Give a service that has read 100 bytes of a file, in slot 3, and its ledger."""
+    one = opened(path)
     one.load(memory, {"/log"})
     one.use(Loop(), dict)
     one.save()
@@ -150,8 +140,14 @@ def test_a_monitor_was_killed_in_a_commit(tmp_path: Path, memory: str) -> None:
     assert one.ledger is not None
     one.ledger.assign(3, Position(7, 100))
     one.roll.put(Listed(3, 7, (1, 2), True, log_digest("/log")))
+    return one, one.ledger
+
+
+def test_a_monitor_was_killed_in_a_commit(tmp_path: Path, memory: str) -> None:
+    """What was committed, and not yet put in its place, is where the next service goes on."""
+    one, ledger = reading(tmp_path / "s", memory)
     with patch.object(Ledger, "complete_commit"):
-        one.ledger.commit([(3, Position(7, 200))])
+        ledger.commit([(3, Position(7, 200))])
     one.close()
     (saved,) = opened(tmp_path / "s").load(memory, {"/log"})["/log"]
     assert saved.position.offset == 200
@@ -166,12 +162,12 @@ def test_memory_that_somebody_still_writes_to_is_not_used(tmp_path: Path, memory
     one.use(Loop(), lambda: {"/log": (STREAM,)})
     one.save()
     one.close()
-    sink = Sink()
-    two = opened(tmp_path / "s", sink)
+    records = Records()
+    two = opened(tmp_path / "s", records)
     with patch.object(roll, "LOCKED_S", 0.0):
         assert two.load(memory, {"/log"}) == {"/log": (STREAM,)}
     assert two.ledger is None
-    assert [event for event, _ in sink.said] == [Event.STATE_FAILED]
+    assert records.events == [Event.STATE_FAILED]
     os.close(kept)
 
 
@@ -214,14 +210,7 @@ def test_the_anchor_outlives_a_restart(tmp_path: Path, memory: str) -> None:
 
 def test_without_its_file_memory_is_forgotten(tmp_path: Path, memory: str) -> None:
     """To remove the file is how an administrator begins anew."""
-    one = opened(tmp_path / "s")
-    one.load(memory, {"/log"})
-    one.use(Loop(), dict)
-    one.save()
-    assert one.roll is not None
-    assert one.ledger is not None
-    one.ledger.assign(3, Position(7, 500))
-    one.roll.put(Listed(3, 7, (1, 2), True, log_digest("/log")))
+    one, _ = reading(tmp_path / "s", memory)
     one.close()
     (tmp_path / "s" / "state.json").unlink()
     assert opened(tmp_path / "s").load(memory, {"/log"}) == {}
@@ -231,11 +220,11 @@ def test_without_its_file_memory_is_forgotten(tmp_path: Path, memory: str) -> No
 def test_any_content_is_no_reason_not_to_start(data: bytes) -> None:
     with tempfile.TemporaryDirectory() as directory:
         Path(directory, "state.json").write_bytes(data)
-        sink = Sink()
-        one = opened(Path(directory), sink)
+        records = Records()
+        one = opened(Path(directory), records)
         assert one.load(None, {"/log"}) == {}
         one.close()
-        assert [event for event, _ in sink.said] == [Event.STATE_FAILED]
+        assert records.events == [Event.STATE_FAILED]
         assert Path(directory, "state.json.damaged").read_bytes() == data
 
 
@@ -250,10 +239,10 @@ def test_a_file_of_another_kind(tmp_path: Path, kind: str) -> None:
             os.mkfifo(place)
         case "link":
             place.symlink_to("/etc/passwd")
-    sink = Sink()
-    one = opened(tmp_path, sink)
+    records = Records()
+    one = opened(tmp_path, records)
     assert one.load(None, {"/log"}) == {}
-    assert len(sink.said) == 1
+    assert len(records.messages) == 1
     one.use(Loop(), lambda: {"/log": (STREAM,)})
     one.save()
     one.close()

@@ -19,21 +19,7 @@ from lognot.ledger import NOT_BEGUN, Ledger, Position
 from lognot.logs import MAX_REMEMBERED, MAX_ROTATED, Logs
 from lognot.messages import LogLooked, LogOpened, Message, Start, StreamUnwritten, UseWatches, encode
 from lognot.watch import Watches, WatchLimitError
-
-
-class Records:
-    """Our own log."""
-
-    name = "records"
-
-    def __init__(self) -> None:
-        self.events: list[Event] = []
-
-    def write(self, event: Event, priority: int, message: str, fields: dict[str, str]) -> None:
-        self.events.append(event)
-
-    def reopen(self) -> None:
-        """Nothing to reopen."""
+from unit.records import Records
 
 
 class Monitor:
@@ -182,6 +168,7 @@ def test_a_rotated_file_is_kept_as_long_as_it_is_written_to(world: World) -> Non
     world.logs.unwritten(old.stream_id)  # it is gone
     assert world.monitor.take() == []
     assert world.records.events == [Event.LOG_OPENED, Event.LOG_ROTATED]
+    assert {fields["LOGNOT_PATH"] for fields in world.records.fields} == {str(world.path)}
 
 
 def test_the_current_file_is_never_let_go(world: World) -> None:

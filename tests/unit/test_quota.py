@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from lognot import quota as quota_module
 from lognot.journal import INFO, Event, Journal
 from lognot.quota import RECORD_BYTES, SAID_EVERY_NS, Quota, QuotaJournal
+from unit.records import Records
 
 S = 10**9
 
@@ -38,17 +39,6 @@ def test_what_was_taken_comes_back() -> None:
     assert quota.take(2, 2 * S)
     assert quota.take(10, 100 * S)
     assert not quota.take(1, 100 * S)
-
-
-class Records:
-    def __init__(self) -> None:
-        self.messages: list[str] = []
-
-    def write(self, event: Event, priority: int, message: str, fields: dict[str, str]) -> None:
-        self.messages.append(message)
-
-    def reopen(self) -> None:
-        raise AssertionError
 
 
 def test_what_is_over_is_counted_and_said_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,6 +34,7 @@ from lognot.messages import (
 from lognot.notes import Notes
 from lognot.roll import Roll
 from lognot.watch import Watches, WatchLimitError
+from unit.records import Records
 
 MAX_LINE = 1000
 
@@ -42,41 +43,28 @@ class Killed(BaseException):
     """SIGKILL: nobody catches it."""
 
 
-class Sink:
-    """Our own log."""
-
-    def __init__(self) -> None:
-        self.said: list[tuple[Event, str]] = []
-
-    def write(self, event: Event, priority: int, message: str, fields: dict[str, str]) -> None:
-        self.said.append((event, message))
-
-    def reopen(self) -> None:
-        """Nothing to reopen."""
-
-
 class Service:
     """A supervisor's logs and a monitor's files in one process, which speak when `turn` lets them."""
 
     def __init__(self, state: Path, memory: str, *paths: Path) -> None:
         self.lines: list[str] = []
-        self.sink = Sink()
+        self.records = Records()
         self.logs: Logs | None = None
         self._memory = memory
         self._paths = {str(path) for path in paths}
-        self._continuity = Continuity(str(state), Journal([self.sink]))
+        self._continuity = Continuity(str(state), Journal([self.records]))
         self._files: Files | None = None
         self._inbox: list[tuple[Message, int]] = []
         self._outbox: list[Message] = []
 
     @property
     def events(self) -> list[Event]:
-        return [event for event, _ in self.sink.said]
+        return self.records.events
 
     def start(self) -> Service:
         saved = self._continuity.load(self._memory, self._paths)
         self._ledger = self._continuity.ledger or Ledger()
-        self.logs = Logs(self._ledger, Journal([self.sink]), self._continuity.roll)
+        self.logs = Logs(self._ledger, Journal([self.records]), self._continuity.roll)
         self._log_ids = set(self.logs.configure(self._paths, self._paths).values())
         self.logs.resume(saved)
         self._continuity.use(Loop(), self.logs.positions)
@@ -271,10 +259,11 @@ def no_watch_for(*paths: Path) -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("rebooted", [False, True])
-@pytest.mark.parametrize("rotated", [0, 1, 3])
-def test_killed_at_any_moment_of_the_start(tmp_path: Path, rotated: int, rebooted: bool) -> None:
-    """Nothing is read twice, and what was not read is not lost."""
+def killed_at_each_write(tmp_path: Path, prepare: Callable[[Place], None]) -> Iterator[list[str]]:
+    """Have a start be killed before each of its writes, and at last not; another service reads on, and a "z".
+
+    Gives what both have read.
+    """
     number, came_through = 0, False
     while not came_through:
         directory = tmp_path / str(number)
@@ -282,25 +271,36 @@ def test_killed_at_any_moment_of_the_start(tmp_path: Path, rotated: int, reboote
         with tempfile.TemporaryDirectory(dir="/dev/shm") as memory:
             place = Place(directory, memory)
             place.run()
-            place.write("a", "b")
-            assert place.run() == ["a", "b"]
-            if rebooted:
-                place.reboot()
-            place.write("c")
-            for rotation in range(rotated):
-                place.rotate()
-                place.write(f"d{rotation}")
+            prepare(place)
             service = place.service()
             with killed_at(number):
                 service.start()
                 came_through = True
             read = service.kill()
             place.write("z")
-            rest = place.run()
-            expected = ["c", *(f"d{rotation}" for rotation in range(rotated)), "z"]
-            assert read + rest == expected, f"killed before write {number}"
+            yield read + place.run()
         number += 1
     assert number > 1
+
+
+@pytest.mark.parametrize("rebooted", [False, True])
+@pytest.mark.parametrize("rotated", [0, 1, 3])
+def test_killed_at_any_moment_of_the_start(tmp_path: Path, rotated: int, rebooted: bool) -> None:
+    """Nothing is read twice, and what was not read is not lost."""
+
+    def prepare(place: Place) -> None:
+        place.write("a", "b")
+        assert place.run() == ["a", "b"]
+        if rebooted:
+            place.reboot()
+        place.write("c")
+        for rotation in range(rotated):
+            place.rotate()
+            place.write(f"d{rotation}")
+
+    expected = ["c", *(f"d{rotation}" for rotation in range(rotated)), "z"]
+    for number, read in enumerate(killed_at_each_write(tmp_path, prepare)):
+        assert read == expected, f"killed before write {number}"
 
 
 @pytest.mark.parametrize("rebooted", ["never", "before", "after"])
@@ -540,30 +540,18 @@ def test_emptied_without_a_copy(place: Place, grown: bool, copies: int) -> None:
 
 
 def test_killed_while_a_copy_is_looked_for(tmp_path: Path) -> None:
-    number, came_through = 0, False
-    while not came_through:
-        directory = tmp_path / str(number)
-        directory.mkdir()
-        with tempfile.TemporaryDirectory(dir="/dev/shm") as memory:
-            place = Place(directory, memory)
-            place.run()
-            place.write("aaaaaaaa", "bbbbbbbb")
-            place.run()
-            place.write("c")
-            place.copy_and_empty()
-            place.write("dddddddd", "eeeeeeee", "ffffffff")
-            place.copy_and_empty()
-            place.write("g")
-            service = place.service()
-            with killed_at(number):
-                service.start()
-                came_through = True
-            read = service.kill()
-            place.write("z")
-            rest = place.run()
-            expected = ["c", "dddddddd", "eeeeeeee", "ffffffff", "g", "z"]
-            assert sorted([*read, *rest]) == expected, f"killed before write {number}"
-        number += 1
+    def prepare(place: Place) -> None:
+        place.write("aaaaaaaa", "bbbbbbbb")
+        place.run()
+        place.write("c")
+        place.copy_and_empty()
+        place.write("dddddddd", "eeeeeeee", "ffffffff")
+        place.copy_and_empty()
+        place.write("g")
+
+    expected = ["c", "dddddddd", "eeeeeeee", "ffffffff", "g", "z"]
+    for number, read in enumerate(killed_at_each_write(tmp_path, prepare)):
+        assert sorted(read) == expected, f"killed before write {number}"
 
 
 def test_a_limit_of_watches_while_a_copy_is_looked_for(place: Place) -> None:
