@@ -11,10 +11,10 @@ from __future__ import annotations
 import mmap
 import os
 import random
+import select
 import socket
 import struct
 import sys
-import time
 from collections.abc import Callable, Iterator
 
 from lingering import Lingering
@@ -32,8 +32,7 @@ LOOKS = 1500  # of a flood of questions, each of which the supervisor walks a pa
 COUNTERS = struct.Struct("QQQ")
 LINGER_S = 1000  # of a socket: longer than the test
 SINCE_LINUX_6_16 = "_SO_PASSRIGHTS"
-STUCK = 200  # tries in a row that meet a full socket: the other side waits for us to read
-WAIT_S = 0.005  # between two of them; the other side works meanwhile
+STUCK_S = 1.0  # for a full socket: the other side waits for us to read
 
 KINDS = tuple(m.Kind)
 
@@ -63,7 +62,7 @@ class Hostile:
 
     def packet(self, data: bytes, fds: list[int] | None = None) -> None:
         """Send one, waiting for room; raises BlockingIOError when the peer waits for us to read."""
-        for _ in range(STUCK):
+        while True:
             try:
                 if fds:
                     socket.send_fds(self.sock, [data], fds)
@@ -72,12 +71,20 @@ class Hostile:
                 self._counters.add(SENT)
                 return
             except BlockingIOError:
-                time.sleep(WAIT_S)
-        raise BlockingIOError
+                if not select.select([], [self.sock], [], STUCK_S)[1]:
+                    raise
 
     def say(self, message: m.Message) -> None:
         """Send a message as it is."""
         self.packet(b"\0" + m.encode(message))
+
+    def wait_for_socket(self) -> socket.socket:
+        """Read until a socket comes, and give that."""
+        while True:
+            select.select([self.sock], [], [])
+            for fd in self.read():
+                if os.readlink(f"/proc/self/fd/{fd}").startswith("socket:"):
+                    return socket.socket(fileno=fd)
 
     def read(self) -> list[int]:
         """Take what has come, and give the descriptors."""
@@ -166,11 +173,7 @@ class HostileMonitor(Hostile):
     executor: Hostile
 
     def read_until_executor(self) -> None:
-        while not hasattr(self, "executor"):
-            for fd in self.read():
-                if os.readlink(f"/proc/self/fd/{fd}").startswith("socket:"):
-                    self.executor = Hostile(socket.socket(fileno=fd), self._counters)
-            time.sleep(WAIT_S)
+        self.executor = Hostile(self.wait_for_socket(), self._counters)
 
 
 MONITOR_ATTACKS: tuple[Callable[[HostileMonitor, Ledger], None], ...] = (
@@ -228,18 +231,13 @@ def _descriptors_that_linger(peer: Hostile) -> None:
     """Whoever closes one last would wait for it: the supervisor or the monitor, which take none."""
     pong = b"\0" + m.encode(m.Pong())
     taken = b"\0" + m.encode(m.ActionTaken(1, m.Kind.UPBOUND, 1, 1))
-    monitors: list[socket.socket] = []
-    while not monitors:
-        found = [fd for fd in peer.read() if os.readlink(f"/proc/self/fd/{fd}").startswith("socket:")]
-        monitors = [socket.socket(fileno=fd) for fd in found]
-        time.sleep(WAIT_S)
+    monitor = peer.wait_for_socket()
     lingering = []
     for number in range(8):
         lingering.append(Lingering(LINGER_S))
-        lingering[-1].send_by_child(*((monitors[0], taken) if number % 2 else (peer.sock, pong)))
-    supervisor = os.getppid()
-    while os.getppid() == supervisor:  # who reads the other end must not end, or the sockets would
-        time.sleep(WAIT_S)
+        lingering[-1].send_by_child(*((monitor, taken) if number % 2 else (peer.sock, pong)))
+    # Who reads the other end must not end, or the sockets would.
+    select.select([os.pidfd_open(os.getppid())], [], [])
 
 
 EXECUTOR_ATTACKS: tuple[Callable[[Hostile], None], ...] = (
