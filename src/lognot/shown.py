@@ -1,4 +1,4 @@
-"""Foreign text made fit for one line of an error message. Pure.
+"""Foreign text made fit for one line of an error message, and how numbers are said there. Pure.
 
 A config may come from anywhere (a template, a pasted web page, the wrong file), and what `--test` prints ends
 up on a terminal: what is quoted from it is escaped and cut.
@@ -44,3 +44,8 @@ def printable(text: str | bytes) -> str:
     if text.isprintable():
         return text
     return "".join(character if character.isprintable() else _escape(character) for character in text)
+
+
+def counted(number: int, what: str) -> str:
+    """Say how many there are of `what`, a noun in the singular."""
+    return f"{number} {what}{'' if number == 1 else 's'}"

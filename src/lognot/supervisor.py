@@ -37,6 +37,7 @@ from lognot.mounts import MountTable
 from lognot.quota import SAID_EVERY_NS, Quota, QuotaJournal
 from lognot.service import KILL_AFTER_S, STOP_GRACE_S, Notifier, SignalQueue
 from lognot.settings import MAX_ATHREAD_COUNT, Config, config_to_json
+from lognot.shown import counted
 from lognot.startmark import new_start_mark
 from lognot.state import SavedLogs
 from lognot.users import Account
@@ -159,7 +160,9 @@ class Supervisor:
         self._loop.watch(self._signals, self._on_signals)
         self._loop.watch(self._mounts, self._on_mounts)
         self._journal.write(
-            Event.STARTED, INFO, f"started, {len(self._config.items)} items in '{self._config.source}'"
+            Event.STARTED,
+            INFO,
+            f"started, {counted(len(self._config.items), 'item')} in '{self._config.source}'",
         )
         # First: an item that is new may get a number that an item of the last service had.
         self._ledger.adopt(self._continuity.numbers.values() if self._continuity else ())
@@ -256,7 +259,7 @@ class Supervisor:
                 self._journal.write(
                     Event.CONFIG_REFUSED, priority, str(problem), item=problem.section or None
                 )
-            text = f"config not reloaded, the old one stays in use: {len(error.problems)} problems"
+            text = f"config not reloaded, the old one stays in use: {counted(len(error.problems), 'problem')}"
             self._journal.write(Event.CONFIG_REFUSED, ERROR, text)
             self._notifier.ready()
             return
@@ -269,7 +272,7 @@ class Supervisor:
             if self._watch_timer is None:
                 self._logs.look_all()
                 self._begin()
-        text = f"config reloaded, {len(config.items)} items in '{config.source}'"
+        text = f"config reloaded, {counted(len(config.items), 'item')} in '{config.source}'"
         self._journal.write(Event.RELOADED, INFO, text)
 
     # The monitor.
@@ -603,7 +606,7 @@ class Supervisor:
         there, total = self._logs.counts()
         read_bytes, matches, fired = self._ledger.statistics()
         self._notifier.status(
-            f"watching {there} of {total} logs for {len(self._catalogue)} items: "
+            f"watching {there} of {total} logs for {counted(len(self._catalogue), 'item')}: "
             f"{read_bytes / 2**20:.1f} MiB read, {matches} matches, {fired} times fired, "
             f"{self._actions_run} actions run"
         )

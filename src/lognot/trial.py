@@ -10,7 +10,7 @@ from lognot.check import check_config
 from lognot.config import Config, draft_config
 from lognot.errors import MatchLimitError, PatternError, in_reading_order
 from lognot.pattern import choose_engine, compile_pattern
-from lognot.shown import printable
+from lognot.shown import counted, printable
 
 
 def try_config(path: str, uid: str | None, gid: str | None, directory: str | None) -> int:
@@ -29,12 +29,12 @@ def try_config(path: str, uid: str | None, gid: str | None, directory: str | Non
 
 
 def _summary(config: Config) -> str:
-    text = f"{len(config.items)} items"
+    text = counted(len(config.items), "item")
     if not config.dropins:
         return text
     count, files = sum(item.source != config.source for item in config.items), len(config.dropins)
     directory = os.path.dirname(config.dropins[0])
-    return f"{text} ({count} of them in {files} file{'s' if files > 1 else ''} in {directory})"
+    return f"{text} ({count} of them in {counted(files, 'file')} in {directory})"
 
 
 def try_regex(regex: str, lines: BinaryIO, output: TextIO) -> int:

@@ -148,7 +148,7 @@ def test_a_full_queue_drops_the_newest_and_matching_goes_on(
     append(log, "".join(f"line {number}\n" for number in range(12_000)))
     lognot.wait_log(r"\[ITEM\] \d+ actions were dropped, since too many wait")
     lognot.wait_notification(
-        "STATUS=watching 1 of 1 logs for 1 items: 0.1 MiB read, 12000 matches, 12000 times"
+        "STATUS=watching 1 of 1 logs for 1 item: 0.1 MiB read, 12000 matches, 12000 times"
     )
     assert len(lognot.wait_log(r"\[ITEM\] fired", 10_000)) <= 10_001
     assert lines_of(out) == ["0"]

@@ -95,7 +95,7 @@ def test_wrong_usage(run: Run, tmp_path: Path, arguments: list[str]) -> None:
 
 def test_a_good_config(run: Run) -> None:
     done = run("--test", "good.conf")
-    assert (done.returncode, done.stdout, done.stderr) == (0, b"good.conf: ok, 1 items\n", b"")
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"good.conf: ok, 1 item\n", b"")
 
 
 def test_a_log_that_is_not_there_yet_is_a_warning(run: Run, tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_a_log_that_is_not_there_yet_is_a_warning(run: Run, tmp_path: Path) -> N
     assert done.stderr == (
         b"good.conf:2: warning: [ITEM] path: does not exist yet; will be watched when it appears\n"
     )
-    assert done.stdout == b"good.conf: ok, 1 items\n"
+    assert done.stdout == b"good.conf: ok, 1 item\n"
 
 
 BAD = """\
@@ -256,7 +256,7 @@ def test_test_needs_no_root(run: Run, tmp_path: Path) -> None:
             timeout=60,
             cwd="/",
         )
-    assert (done.returncode, done.stdout) == (0, f"{config.name}: ok, 1 items\n".encode())
+    assert (done.returncode, done.stdout) == (0, f"{config.name}: ok, 1 item\n".encode())
 
 
 # --retest.

@@ -112,7 +112,7 @@ def test_the_program_runs_the_package_that_came_with_it(tmp_path: Path) -> None:
 
     (tmp_path / "config").write_text(f"[a]\npath = {tmp_path}/config\nupbound_action = true\n")
     done = run(program, "--test", str(tmp_path / "config"))
-    assert (done.returncode, done.stdout) == (0, f"{tmp_path}/config: ok, 1 items\n")
+    assert (done.returncode, done.stdout) == (0, f"{tmp_path}/config: ok, 1 item\n")
 
 
 def test_other_places_are_named_where_the_usual_ones_are(tmp_path: Path) -> None:

@@ -457,7 +457,7 @@ def test_a_reload_takes_and_leaves_logs(service: Make, log: Path, tmp_path: Path
     append(log, "unseen\n")
     append(other, "seen\n")
     wait_for(lambda: lines_of(tmp_path / "out") == ["seen"], "the new log")
-    assert "STATUS=watching 1 of 1 logs for 1 items" in "\n".join(lognot.notifications)
+    assert "STATUS=watching 1 of 1 logs for 1 item" in "\n".join(lognot.notifications)
 
 
 @pytest.mark.root

@@ -86,7 +86,7 @@ def test_the_log_file_has_one_line_for_each_event(service: Make, log: Path) -> N
     texts = [line.split("]: ", 1)[1] for line in lognot.log.splitlines()]
     texts = [text for text in texts if "_lognot" not in text and "without root" not in text]
     expected = (
-        r"info: started, 1 items in '.*'",
+        r"info: started, 1 item in '.*'",
         r"info: executor of \w+ started as pid \d+",
         r"info: monitor started as pid \d+",
         r"info: watching log '.*/log'",
@@ -357,7 +357,7 @@ def test_syslog_where_there_is_no_journald(tmp_path: Path, form: str) -> None:
     try:
         lognot.start()
         tag = f"lognot[{lognot.pid}]: "
-        lognot.wait_log(re.escape(tag) + "started, 1 items")
+        lognot.wait_log(re.escape(tag) + "started, 1 item")
         lognot.wait_log(re.escape(tag) + "ready, watching 1 of 1 logs")
         # Its own lines are there; only others are reacted to, each once.
         for number in range(1, 4):

@@ -70,7 +70,7 @@ def test_what_is_passed_open_is_the_choice_of_who_passes_it(tmp_path: Path, log:
     with runner(tmp_path, "bash", "-c", script, "bash") as run:
         done = run()
         assert (done.returncode, done.stderr) == (0, b"")
-        assert b": ok, 1 items" in done.stdout
+        assert b": ok, 1 item" in done.stdout
 
 
 def test_the_log_file_is_not_led_elsewhere(tmp_path: Path, log: Path) -> None:

@@ -72,8 +72,8 @@ def test_the_last_line_counts_the_items_of_all_files(
     directory.mkdir()
     path.write_text(item.format("A"))
     for name, text, expected in (
-        ("README", "not read", "1 items"),
-        ("1.conf", "; nothing yet\n", f"1 items (0 of them in 1 file in {directory})"),
+        ("README", "not read", "1 item"),
+        ("1.conf", "; nothing yet\n", f"1 item (0 of them in 1 file in {directory})"),
         ("2.conf", item.format("B") + item.format("C"), f"3 items (2 of them in 2 files in {directory})"),
     ):
         (directory / name).write_text(text)

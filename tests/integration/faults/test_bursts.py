@@ -60,7 +60,7 @@ def test_more_than_may_wait_while_the_executor_stands_still(service: Make, tmp_p
     with held(lognot.role("executor")):
         append(log, numbered_lines(0, MAX_WAITING + over))
         lognot.wait_log(r"\[NOTE\] fired", MAX_WAITING)
-        status = f"STATUS=watching 1 of 1 logs for 1 items: 0.1 MiB read, {MAX_WAITING + over} "
+        status = f"STATUS=watching 1 of 1 logs for 1 item: 0.1 MiB read, {MAX_WAITING + over} "
         lognot.wait_notification(status)
     wait_noted(out, run)
     lognot.signal(signal.SIGTERM)
