@@ -53,7 +53,14 @@ SEEDS = [
 ]
 SEEDS += [
     _step(FROM_MONITOR, m.encode(message))
-    for message in (m.Begun(1), m.StreamDrained(1), m.StreamDropped(1), m.PeerBroke(1), m.Pong())
+    for message in (
+        m.Begun(1),
+        m.StreamUnreadable(1),
+        m.StreamDrained(1),
+        m.StreamDropped(1),
+        m.PeerBroke(1),
+        m.Pong(),
+    )
 ]
 SEEDS += [
     _step(FROM_EXECUTOR, m.encode(message))

@@ -28,6 +28,8 @@ class _Places:
     anchor: Anchor | None = None
     next_anchor: Anchor | None = None  # is not old enough yet
     since_s: float = 0.0  # when that was the newest position, on the clock
+    # What the last service has saved: nobody may have looked yet whether that is there.
+    restored_offset: int = -1
 
 
 class Anchors:
@@ -46,7 +48,9 @@ class Anchors:
         for path, streams in logs.items():
             for stream in streams:
                 position = stream.position
-                self._files[path, stream.identity] = _Places(position.generation, position.anchor)
+                self._files[path, stream.identity] = _Places(
+                    position.generation, position.anchor, restored_offset=position.offset
+                )
 
     def attach(self, logs: SavedLogs) -> SavedLogs:
         """Give the positions that are about to be saved with their anchors; other files are forgotten."""
@@ -67,7 +71,8 @@ def _advance(places: _Places, position: Position, now_s: float) -> Anchor | None
     places.anchor = _valid(places, places.anchor, position)
     places.next_anchor = _valid(places, places.next_anchor, position)
     places.generation = position.generation
-    if places.next_anchor is None or now_s - places.since_s >= ANCHOR_AGE_S:
+    has_aged = now_s - places.since_s >= ANCHOR_AGE_S and position.offset != places.restored_offset
+    if places.next_anchor is None or has_aged:
         places.anchor = places.next_anchor or places.anchor
         places.next_anchor = _anchor_at(position)
         places.since_s = now_s

@@ -96,6 +96,14 @@ class Continuity:
         self._again = False
         os.makedirs(directory, 0o700, exist_ok=True)
         self._directory = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._lock = -1
+        try:
+            self._take_directory(directory)
+        except BaseException:
+            self.close()
+            raise
+
+    def _take_directory(self, directory: str) -> None:
         status = os.fstat(self._directory)
         if status.st_uid not in (0, os.geteuid()) or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
             raise StateError(
@@ -114,7 +122,8 @@ class Continuity:
     def close(self) -> None:
         """Let another service have it."""
         os.close(self._directory)
-        os.close(self._lock)
+        if self._lock >= 0:
+            os.close(self._lock)
         if self.roll is not None:
             self.roll.close()
 

@@ -138,6 +138,8 @@ class Dispatcher:
         if self._channel is not None:
             lost = self._channel.unsent()
             self._loop.detach(self._channel)
+            os.close(self._mark)
+            self._channel = None
         dropped = Counter(action.item_id for action in lost if isinstance(action, RunAction))
         self.retire()
         return dropped

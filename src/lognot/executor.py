@@ -166,7 +166,7 @@ class Executor:
             case m.Configure():
                 self._configure(message, fd)
             case m.UseStartMark():
-                if self._mark >= 0:  # of a monitor that is gone
+                if self._mark >= 0:  # of a monitor that is gone, or a connection that could not be had
                     os.close(self._mark)
                 self._mark = fd
             case m.ConnectMonitor():

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 from lognot import messages as m
@@ -109,13 +110,19 @@ class Files:
         """Take a file behind a log; owns the descriptor."""
         known = self._streams.get(message.stream_id)
         if known or message.log_id not in self._logs:
-            os.close(fd)
+            _close(fd)
             if known:
                 self._watch(known, message.wd)
             return
-        begin = self._begin(message, fd)
+        try:
+            begin = self._begin(message, fd)
+        except OSError as error:
+            self._note_unreadable(message.log_id, error)
+            _close(fd)
+            self._tell(m.StreamUnreadable(message.stream_id))
+            return
         if begin is None:
-            os.close(fd)
+            _close(fd)
             self._tell(m.StreamDropped(message.stream_id))
             return
         tail, size = begin
@@ -242,7 +249,10 @@ class Files:
         self._unwatch(stream)
         self._dirty.pop(stream.stream_id, None)
         self._uncommitted.pop(stream.stream_id, None)
-        os.close(stream.fd)
+        _close(stream.fd)
+
+    def _note_unreadable(self, log_id: int, error: OSError) -> None:
+        self._notes.say(Notice.FILE_UNREADABLE, log_id, 1, (error.strerror or "").encode())
 
     # What the kernel reports.
 
@@ -314,7 +324,7 @@ class Files:
             try:
                 reading = stream.tail.read()
             except OSError as error:
-                self._notes.say(Notice.FILE_UNREADABLE, stream.log_id, 1, (error.strerror or "").encode())
+                self._note_unreadable(stream.log_id, error)
                 reading = Reading()
             if not reading.more:
                 self._dirty.pop(stream_id, None)
@@ -405,3 +415,9 @@ def _judged_size(tail: Tail, known: Position, size: int) -> int:
     judged = max(known.judged_size, tail.offset)
     # Only the end is missing, where what is before the offset still is there: it does not count from zero.
     return min(judged, size) if tail.offset else judged
+
+
+def _close(fd: int) -> None:
+    """Close a file; what its server says to that does not matter (FUSE's flush: ENOTCONN, EIO)."""
+    with suppress(OSError):
+        os.close(fd)

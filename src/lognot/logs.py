@@ -127,12 +127,17 @@ class Logs:
             log.directories = []
             for stream in log.streams.values():
                 stream.wd = 0  # a watch of the last monitor
-                if stream.start is Start.LEFTOVER and stream.stream_id == log.current:
-                    stream.start = Start.COMMITTED  # that one did not drop it
                 try:
                     self._streams.pass_on(log, stream)
                 except OSError:
                     log.limited = True
+
+    def begun(self) -> None:
+        """The monitor has looked at all that it was given, and dropped what is not what it should be."""
+        for log in self._logs.values():
+            stream = log.streams.get(log.current)
+            if stream is not None and stream.wd and stream.start is Start.LEFTOVER:
+                stream.start = Start.COMMITTED
 
     def disconnect(self) -> None:
         """Send nothing until the next `connect`."""
@@ -157,12 +162,13 @@ class Logs:
                     self._streams.pass_on(log, stream)
             fd = open_log(log.path, lambda directory, name: self._visit(directory, name, watches))
             try:
-                resumed = self._resume(log, os.fstat(fd))
+                status = os.fstat(fd)
+                resumed = self._resume(log, status)
             except BaseException:
                 os.close(fd)
                 raise
             if resumed:
-                self._take(log, fd)
+                self._take(log, fd, status)
                 self._finish_resuming(log)
             else:
                 os.close(fd)
@@ -200,6 +206,22 @@ class Logs:
         """Give the logs that met a limit of the system, which says nothing when there is room again."""
         return [log.log_id for log in self._logs.values() if log.limited]
 
+    def unreadable(self, stream_id: int) -> None:
+        """The monitor could not take a file: pass it again later, unless it was not to be kept anyway."""
+        found = self._find(stream_id)
+        if found is None:
+            return
+        log, stream = found
+        resumption = self._resumptions.get(log.log_id)
+        if resumption is not None and resumption.is_on_trial(stream):
+            resumption.refused(stream)
+            self.look(log.log_id)
+        elif stream_id in _pushed_out(log):
+            self._streams.close(log, stream)
+        else:
+            self._streams.withdraw(stream)
+            log.limited = True
+
     def unwritten(self, stream_id: int) -> None:
         """Say StreamUnwritten when nobody writes to a rotated-away file any more."""
         found = self._find(stream_id)
@@ -220,10 +242,11 @@ class Logs:
         if stream.start is Start.LEFTOVER and not stream.accepted:
             self._refused(log, stream)
             return
-        if os.fstat(stream.fd).st_nlink:
-            log.remembered[stream.identity] = self._streams.position(stream)
-            while len(log.remembered) > MAX_REMEMBERED:
-                log.remembered.popitem(last=False)
+        with suppress(OSError):  # its server is gone, or knows the file no more: ENOTCONN, ESTALE
+            if os.fstat(stream.fd).st_nlink:
+                log.remembered[stream.identity] = self._streams.position(stream)
+                while len(log.remembered) > MAX_REMEMBERED:
+                    log.remembered.popitem(last=False)
         resumption = self._resumptions.get(log.log_id)
         if resumption is None:
             self._streams.close(log, stream)
@@ -261,7 +284,7 @@ class Logs:
     def _read_to_an_end(self, log: Log, stream: Stream) -> None:
         stream.accepted = True
         resumption = self._resumptions.get(log.log_id)
-        if resumption is not None and resumption.accepted(stream):
+        if resumption is not None and resumption.drained(stream):
             self.look(log.log_id)
 
     def _refused(self, log: Log, stream: Stream) -> None:
@@ -296,13 +319,12 @@ class Logs:
         if resumption is not None:
             resumption.end()
 
-    def _take(self, log: Log, fd: int) -> None:
+    def _take(self, log: Log, fd: int, status: os.stat_result) -> None:
         """Make the file behind a descriptor the current one, and own the descriptor.
 
         Raises:
             OSError: it cannot be watched, or too many files are open.
         """
-        status = os.fstat(fd)
         identity = (status.st_dev, status.st_ino)
         for stream in log.streams.values():
             if stream.identity == identity:
@@ -336,7 +358,7 @@ class Logs:
         log.start = Start.BEGIN
         log.first_seen = None
         log.say(event, INFO, text)
-        for old in list(log.streams)[: -MAX_ROTATED - 1]:
+        for old in _pushed_out(log):
             log.streams[old].accepted = True  # it is dropped when it was read
             self._streams.send(StreamUnwritten(old), -1)
 
@@ -353,3 +375,8 @@ class Logs:
             if stream_id in log.streams:
                 return log, log.streams[stream_id]
         return None
+
+
+def _pushed_out(log: Log) -> list[int]:
+    """Give the streams for which there are too many newer ones."""
+    return list(log.streams)[: -MAX_ROTATED - 1]

@@ -224,6 +224,13 @@ class Advanced(Message):
 
 
 @dataclass(frozen=True, slots=True)
+class StreamUnreadable(Message):
+    """A file cannot be read from its place on: it was not taken, and may be opened again later."""
+
+    stream_id: int = wire.u64()
+
+
+@dataclass(frozen=True, slots=True)
 class StreamDropped(Message):
     """A file is read no more."""
 
@@ -383,6 +390,7 @@ _TYPES: dict[int, type[Message]] = {
     26: Note,
     27: PeerBroke,
     28: Advanced,
+    29: StreamUnreadable,
     30: RunAction,
     31: ActionTaken,
     32: ActionStarting,
@@ -416,7 +424,18 @@ SUPERVISOR_TO_MONITOR = frozenset(
     }
 )
 MONITOR_TO_SUPERVISOR = frozenset(
-    {Begun, Pong, LookAgain, StreamDrained, StreamDropped, Advanced, ItemFired, Note, PeerBroke}
+    {
+        Begun,
+        Pong,
+        LookAgain,
+        StreamUnreadable,
+        StreamDrained,
+        StreamDropped,
+        Advanced,
+        ItemFired,
+        Note,
+        PeerBroke,
+    }
 )
 SUPERVISOR_TO_EXECUTOR = frozenset({Configure, UseStartMark, ConnectMonitor, AdoptAction, Ping, Stop})
 EXECUTOR_TO_SUPERVISOR = frozenset({Pong, ActionStarted, ActionOutput, ActionFinished, Note, PeerBroke})

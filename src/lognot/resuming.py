@@ -62,10 +62,10 @@ class Resumption:
 
     def was_there(self, identity: Identity) -> bool:
         """Say whether the log goes on with the file that its path leads to, as it was before the start."""
-        return not self._late or identity in self._saved or self._last in self._known()
+        return not self._late or identity in self._saved or self._last in self._settled()
 
-    def _known(self) -> set[Identity]:
-        """Give the files that were opened."""
+    def _settled(self) -> set[Identity]:
+        """Give the files that are open or need no further look."""
         return self._done | self._log.identities
 
     def advance(self, current: os.stat_result | None) -> bool:
@@ -84,18 +84,20 @@ class Resumption:
         identity = (current.st_dev, current.st_ino) if current else None
         entries = self._entries()
         if identity is not None:
+            self._forget_trial(identity)
             self._follow_device({identity, *(entry.identity for entry in entries)})
         wanted = [*self._saved, *self._done, *self._log.identities]
         found = leftovers(entries, os.path.basename(self._log.path), wanted, self._last, identity)
+        settled = self._settled()
         for entry in self._newest(found):
-            if entry.identity not in self._known():
+            if entry.identity not in settled:
                 if entry.identity == self._emptied:
                     self._begin_anew(self._saved[entry.identity])
                 self._open(entry)
         if identity is not None and identity == self._emptied:
             self._begin_anew(self._saved[identity])
         if current is None:
-            if self._last in self._known():
+            if self._last in self._settled():
                 self.end()  # it was rotated away, and nothing came after it yet
             else:
                 self._late = True  # what it is on may not be mounted yet
@@ -103,7 +105,7 @@ class Resumption:
 
     def end(self) -> None:
         """Every file that is there was opened: those that are not will not come."""
-        if self._last not in self._known():
+        if self._last not in self._settled():
             say_lost(self._log, "is gone, so what was written to it after that is not read")
         self.forget()
 
@@ -128,9 +130,13 @@ class Resumption:
     def _shelve(self, stream: Stream) -> None:
         self._saved[stream.identity] = self._streams.shelve(self._log, stream)
 
-    def accepted(self, stream: Stream) -> bool:
-        """The monitor has found the bytes that were read; True when the log is to be looked at again."""
-        if not (self._copies and self._trial == stream.stream_id):
+    def is_on_trial(self, stream: Stream) -> bool:
+        """Say whether a file is tried as the copy of the one that was emptied."""
+        return bool(self._copies) and self._trial == stream.stream_id
+
+    def drained(self, stream: Stream) -> bool:
+        """A file was read to its end for now; True when the log is to be looked at again."""
+        if not (self._copies and self.is_on_trial(stream)):
             return False
         path = self._beside(self._copies[0])
         text = f"log '{self._log.path}' was emptied meanwhile, what stood there was read in '{path}'"
@@ -141,7 +147,7 @@ class Resumption:
     def refused(self, stream: Stream) -> bool:
         """The monitor has found other bytes in a file; True when the log is to be looked at again."""
         self._streams.close(self._log, stream)
-        if self._copies and self._trial == stream.stream_id:
+        if self._copies and self.is_on_trial(stream):
             self._trial = 0
             self._copies.pop(0)
             return True
@@ -175,15 +181,32 @@ class Resumption:
         """Look for files under the number that their device has now; their bytes will prove them."""
         for old, new in on_other_device(self._saved, there).items():
             one = self._saved[old]
-            self._saved[new] = self._streams.reserve(self._log, replace(one, identity=new))
+            # That it has both numbers means that the last service was killed in the middle of this.
+            if new not in self._saved and new not in self._settled():
+                self._saved[new] = self._streams.reserve(self._log, replace(one, identity=new))
             del self._saved[old]
             self._streams.free(one.slot)
             if self._last == old:
                 self._last = new
+            if self._emptied == old:  # the monitor will tell again
+                self._emptied, self._copies, self._trial = None, None, 0
+
+    def _forget_trial(self, current: Identity) -> None:
+        """Forget what the last service has tried as the copy of an emptied file and nobody has proved.
+
+        Else what is newer than that would be read from its first byte.
+        """
+        emptied, trial = self._saved.get(current), self._saved.get(self._last)
+        if self._emptied is not None or emptied is None or trial is None or emptied is trial:
+            return
+        if emptied.position.offset and _place(emptied) == _place(trial):
+            del self._saved[self._last]
+            self._streams.free(trial.slot)
+            self._last = current
 
     def _newest(self, found: list[Entry]) -> list[Entry]:
         """Leave out the oldest files that nobody has read, where there are too many: others need room too."""
-        known = self._saved.keys() | self._known()
+        known = self._saved.keys() | self._settled()
         unread = [entry.identity for entry in found if entry.identity not in known]
         left_out = set(unread[: max(0, len(unread) - MAX_LEFTOVERS)])
         if left_out:
@@ -221,10 +244,13 @@ class Resumption:
             OpenRefusedError: it must not be opened, or is another file by now.
         """
         fd = open_log(path, _pass_by)
-        status = os.fstat(fd)
-        if (status.st_dev, status.st_ino) != one.identity:
+        try:
+            status = os.fstat(fd)
+            if (status.st_dev, status.st_ino) != one.identity:
+                raise OpenRefusedError("another file by now")
+        except BaseException:
             os.close(fd)
-            raise OpenRefusedError("another file by now")
+            raise
         stream = self._streams.add(self._log, fd, status, Start.LEFTOVER, one, history=status.st_size)
         self.opened(stream)
         return stream
@@ -266,6 +292,11 @@ class Resumption:
                 f"there: what was written to it before that, after byte {read_bytes}, is not read"
             )
             self._log.say(Event.RESUME_LOST, ERROR, text)
+
+
+def _place(one: SavedStream) -> tuple[int, bool, bytes]:
+    position = one.position
+    return position.offset, position.skipping, position.digest
 
 
 def say_lost(log: Log, what: str) -> None:

@@ -70,21 +70,22 @@ def leftovers(
         current: what it leads to now.
     """
     others = [entry for entry in entries if entry.identity != current]
-    found = {entry.identity: entry for entry in others if entry.identity in wanted}
+    order = dict.fromkeys(wanted)  # whoever owns the directory decides how many there are of both
+    found = {entry.identity: entry for entry in others if entry.identity in order}
     between: list[Entry] = []
     newest = found.get(last)
     if newest is not None and newest.name.startswith(base) and newest.name != base:
-        form = _form(newest.name)
+        form = _form(newest.name.removeprefix(base))
         between = [
             entry
             for entry in others
-            if entry.identity not in wanted
+            if entry.identity not in order
             and entry.name != base
             and entry.name.startswith(base)
-            and _form(entry.name) == form
+            and _form(entry.name.removeprefix(base)) == form
             and entry.modified_ns >= newest.modified_ns
         ]
-    known = [found[identity] for identity in wanted if identity in found]
+    known = [found[identity] for identity in order if identity in found]
     return known + sorted(between, key=lambda entry: entry.modified_ns)
 
 

@@ -29,5 +29,5 @@ def set_start_mark(fd: int) -> None:
 
 
 def has_started(fd: int) -> bool:
-    """Say whether an action has started since the mark was set."""
+    """Say whether an action has started since the mark was set; True for one that never was."""
     return size_of(fd) == 0

@@ -11,6 +11,7 @@ import errno
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from lognot import watch
@@ -137,7 +138,7 @@ class Streams:
         Raises:
             OSError: too many files are open; some will be let go.
         """
-        slot, stream_id = self._take_slot()
+        slot, stream_id = self._take_slot(known=True)
         position = replace(one.position, stream_id=stream_id)
         self._ledger.assign(slot, position)
         self._put(log, Listed(slot, stream_id, one.identity, True, log_digest(log.path)))
@@ -172,7 +173,7 @@ class Streams:
             slot, known = one.slot, one.position
         else:
             try:
-                slot, stream_id = self._take_slot()
+                slot, stream_id = self._take_slot(known=one is not None)
             except OSError:
                 os.close(fd)
                 raise
@@ -192,8 +193,11 @@ class Streams:
             raise
         return stream
 
-    def _take_slot(self) -> tuple[int, int]:
+    def _take_slot(self, *, known: bool) -> tuple[int, int]:
         """Give a slot of the ledger and a new stream's number.
+
+        After a reload the monitor may write once more to one that was just freed. What is `known` of a file
+        would be lost there, so it gets the one that is free for longest.
 
         Raises:
             OSError: too many files are open; some will be let go.
@@ -201,7 +205,7 @@ class Streams:
         if not self._free_slots:
             raise OSError(errno.EAGAIN, f"too many files are open; expected at most {MAX_STREAMS}")
         self._next_stream_id += 1
-        return self._free_slots.pop(), self._next_stream_id - 1
+        return self._free_slots.pop(0 if known else -1), self._next_stream_id - 1
 
     def enroll(self, log: Log, stream: Stream) -> None:
         """Have the roll say what a slot is about, or nothing where the log does not go on."""
@@ -240,6 +244,12 @@ class Streams:
             raise
         stream.wd = wd
 
+    def withdraw(self, stream: Stream) -> None:
+        """Watch a stream no more, until it is passed on again."""
+        if stream.wd:
+            self.release([stream.wd])
+        stream.wd = 0
+
     def position(self, stream: Stream) -> Position:
         """Give how far a stream was read."""
         return replace(self._ledger.position(stream.slot), stream_id=stream.stream_id)
@@ -265,9 +275,9 @@ class Streams:
     def close(self, log: Log, stream: Stream, *, free: bool = True) -> None:
         """Let a stream go, and its slot unless told not to (`free`)."""
         del log.streams[stream.stream_id]
-        if stream.wd:
-            self.release([stream.wd])
-        os.close(stream.fd)
+        self.withdraw(stream)
+        with suppress(OSError):  # closed all the same: ENOTCONN of FUSE, whose server is told of each close
+            os.close(stream.fd)
         if free:
             self.free(stream.slot)
 

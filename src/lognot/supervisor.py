@@ -360,6 +360,9 @@ class Supervisor:
                 self._save_later()
             case m.Advanced():
                 self._save_later()
+            case m.StreamUnreadable(stream_id):
+                self._logs.unreadable(stream_id)
+                self._retry_limited_later()
             case m.StreamDrained(stream_id):
                 self._logs.unwritten(stream_id)
                 self._retry_limited_later()
@@ -398,6 +401,7 @@ class Supervisor:
         if token != self._begin_token:
             return
         self._monitor.came_up()
+        self._logs.begun()
         self._save_later()
         if self._ready_pending:
             if self._continuity is not None:

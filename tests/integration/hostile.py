@@ -133,6 +133,7 @@ def _questions_unread(peer: Hostile, ledger: Ledger) -> None:
     """Each answer to LookAgain has a list of directories; with StreamDropped a file and a descriptor come."""
     for number in range(LOOKS):
         peer.say(m.LookAgain(number % 5))
+        peer.say(m.StreamUnreadable(number))
         peer.say(m.StreamDropped(number))
         peer.say(m.StreamDrained(number))
 

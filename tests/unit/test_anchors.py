@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from lognot.anchors import ANCHOR_AGE_S, Anchors
 from lognot.ledger import MAX_OFFSET, Anchor, Position
-from lognot.state import SavedStream
+from lognot.state import SavedLogs, SavedStream
 
 FILE = (1, 2)
 
@@ -120,3 +120,15 @@ def test_whatever_a_hostile_monitor_says(said: list[tuple[int, int, bool]]) -> N
         if found is not None:
             assert found.offset < offset
             assert (found.offset, generation, True) in said[:number]
+
+
+def test_what_nobody_has_looked_at_keeps_its_anchor() -> None:
+    """The end that was saved may be lost, and then this is where to go on."""
+    now_s = [1000.0]
+    anchors = Anchors(lambda: now_s[0])
+    saved: SavedLogs = {"/log": (SavedStream(FILE, replace(at(200), anchor=anchor(100))),)}
+    anchors.restore(saved)
+    for _ in range(4):
+        saved = anchors.attach(saved)
+        now_s[0] += ANCHOR_AGE_S
+    assert saved["/log"][0].position.anchor == anchor(100)

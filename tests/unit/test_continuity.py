@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from lognot import roll
 from lognot.continuity import Continuity, runtime_directory, state_directory
+from lognot.errors import StateError
 from lognot.journal import Event, Journal
 from lognot.ledger import Anchor, Ledger, Position
 from lognot.loop import Loop
@@ -254,3 +255,12 @@ def test_where_things_are() -> None:
     assert state_directory(config, {"STATE_DIRECTORY": "/a:/b"}) == "/a"
     assert state_directory(Config("f", 2, "auto", 1024**2, (), "/own"), {"STATE_DIRECTORY": "/a"}) == "/own"
     assert runtime_directory({"RUNTIME_DIRECTORY": "/r"}) == "/r"
+
+
+def test_a_directory_that_is_in_use_leaves_nothing_open(tmp_path: Path) -> None:
+    first = opened(tmp_path)
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(StateError):
+        opened(tmp_path)
+    assert len(os.listdir("/proc/self/fd")) == before
+    first.close()

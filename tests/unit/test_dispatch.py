@@ -49,7 +49,10 @@ class Bench:
 
 @pytest.fixture
 def bench() -> Iterator[Bench]:
-    yield Bench()
+    made = Bench()
+    yield made
+    made.dispatcher.give_up()
+    made.loop._selector.close()
 
 
 @pytest.fixture

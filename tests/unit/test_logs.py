@@ -527,3 +527,59 @@ def test_a_file_that_somebody_holds_a_lease_on_is_tried_again(world: World) -> N
     finally:
         os.close(holder)
         signal.signal(signal.SIGIO, before)
+
+
+@pytest.mark.parametrize("number", [errno.ESTALE, errno.ENOTCONN])
+def test_a_file_that_its_server_has_forgotten(world: World, number: int) -> None:
+    """Of NFS or FUSE: it is let go all the same."""
+    world.start()
+    [old], _ = world.look()
+    world.begin(old, 8)
+    world.rotate()
+    with patch.object(os, "fstat", side_effect=OSError(number, os.strerror(number))):
+        world.logs.dropped(old.stream_id)
+    assert old.stream_id not in world.logs._logs[1].streams
+
+
+def test_a_slot_that_was_freed_just_now_takes_no_position(world: World) -> None:
+    """The monitor may write there once more, before it hears of a reload."""
+    for name in ("a", "b"):
+        (world.directory / name).write_text("history\n")
+    other = world.directory / "other"
+    other.touch()
+    world.path.unlink()
+    world.path.symlink_to("a")
+    world.start(world.path, other)
+    [first], _ = world.look()
+    world.begin(first, 8)
+    [busy], _ = world.look(2)
+    (world.directory / "new").symlink_to("b")
+    (world.directory / "new").rename(world.path)
+    world.look()
+    world.logs.dropped(first.stream_id)
+    (world.directory / "new").symlink_to("a")
+    (world.directory / "new").rename(world.path)
+    world.logs.configure([str(world.path)])
+    [again], _ = world.look()
+    world.ledger.commit([(busy.slot, Position(busy.stream_id, 77))])
+    assert again.start is Start.COMMITTED
+    assert world.ledger.position(again.slot) == Position(again.stream_id, 8)
+
+
+@pytest.mark.parametrize("tries", range(4))
+def test_nothing_stays_open_that_cannot_be_looked_at(world: World, tries: int) -> None:
+    world.start()
+    before = len(os.listdir("/proc/self/fd"))
+    fstat = os.fstat
+    left = iter(range(tries))
+
+    def fail(fd: int) -> os.stat_result:
+        if os.readlink(f"/proc/self/fd/{fd}") == str(world.path) and next(left, None) is None:
+            raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
+        return fstat(fd)
+
+    with patch.object(os, "fstat", fail):
+        world.look()
+    world.logs.configure([])
+    world.monitor.take()
+    assert len(os.listdir("/proc/self/fd")) == before

@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
@@ -20,7 +20,7 @@ from lognot.continuity import Continuity
 from lognot.files import Files
 from lognot.journal import Event, Journal
 from lognot.ledger import Ledger
-from lognot.logs import Logs
+from lognot.logs import MAX_ROTATED, Logs
 from lognot.loop import Loop
 from lognot.messages import (
     LogLooked,
@@ -29,6 +29,7 @@ from lognot.messages import (
     Message,
     StreamDrained,
     StreamDropped,
+    StreamUnreadable,
     StreamUnwritten,
 )
 from lognot.notes import Notes
@@ -81,7 +82,9 @@ class Service:
         self._files.configure(self._log_ids, MAX_LINE)
         self.logs.connect(lambda message, fd: self._inbox.append((message, os.dup(fd) if fd >= 0 else fd)))
         self.logs.look_all()
-        return self.turn()
+        self.turn()
+        self.logs.begun()
+        return self
 
     def turn(self) -> Service:
         """Look again at the logs that met a limit, and go on until there is nothing to do."""
@@ -124,6 +127,8 @@ class Service:
                 logs.look(log_id)
             case StreamDrained(stream_id):
                 logs.unwritten(stream_id)
+            case StreamUnreadable(stream_id):
+                logs.unreadable(stream_id)
             case StreamDropped(stream_id):
                 logs.dropped(stream_id)
 
@@ -423,6 +428,35 @@ def test_a_directory_that_is_mounted_late(
     assert place.run() == ["d"]
 
 
+def test_killed_while_a_device_is_followed(tmp_path: Path) -> None:
+    """What a file was known as must not be known beside what it is known as now."""
+    number, came_through = 0, False
+    while not came_through:
+        directory = tmp_path / str(number)
+        directory.mkdir()
+        with tempfile.TemporaryDirectory(dir="/dev/shm") as memory:
+            place = Place(directory, memory)
+            place.run()
+            place.write("a")
+            place.run()
+            place.write("c")
+            with other_device(4711):
+                service = place.service()
+                with killed_at(number):
+                    service.start()
+                    came_through = True
+                read = service.kill()
+                service = place.service().start()
+                place.write("d")
+                place.rotate()
+                place.write("e")
+                read += service.look().kill()
+                place.write("f")
+                read += place.run()
+            assert read == ["c", "d", "e", "f"], f"killed before write {number}"
+        number += 1
+
+
 def test_another_device_and_no_room_for_now(place: Place) -> None:
     """Where it is known by its new number it needs a place of its own, and keeps the old one until then."""
     place.write("a")
@@ -552,6 +586,134 @@ def test_killed_while_a_copy_is_looked_for(tmp_path: Path) -> None:
     expected = ["c", "dddddddd", "eeeeeeee", "ffffffff", "g", "z"]
     for number, read in enumerate(killed_at_each_write(tmp_path, prepare)):
         assert sorted(read) == expected, f"killed before write {number}"
+
+
+def test_killed_while_what_is_no_copy_is_tried(tmp_path: Path) -> None:
+    """It was not read, so what is newer than it was not written since."""
+
+    def prepare(place: Place) -> None:
+        for number in range(2):
+            place.write(f"day{number}", "which is long")
+            place.run()
+            place.copy_and_empty()
+            place.run()
+        place.write("aaaaaaaa")
+        place.run()
+        os.truncate(place.log, 0)
+        place.write("b")
+
+    for number, read in enumerate(killed_at_each_write(tmp_path, prepare)):
+        assert read == ["b", "z"], f"killed before write {number}"
+
+
+def test_an_emptied_file_on_a_device_that_is_renumbered(place: Place) -> None:
+    place.run()
+    place.write("aaaaaaaa", "bbbbbbbb")
+    place.run()
+    place.write("c")
+    place.copy_and_empty()
+    place.write("d")
+    with no_watch_for(place.log.with_name("log.1")):
+        service = place.service().start()
+    with other_device(4711):
+        with no_watch_for(place.log):
+            service.turn().turn()
+        assert service.turn().stop() == ["c", "d"]
+
+
+def test_a_monitor_that_died_before_it_looked(place: Place) -> None:
+    """The next one is told the same, and looks for the copy."""
+    place.run()
+    place.write("aaaaaaaa", "bbbbbbbb")
+    place.run()
+    place.write("c")
+    place.copy_and_empty()
+    place.write("d")
+    service = place.service()
+    with patch.object(Service, "turn", lambda self: self), patch.object(Logs, "begun"):
+        service.start()
+    for _, fd in service._inbox:
+        if fd >= 0:
+            os.close(fd)
+    service._inbox.clear()
+    assert service.start_monitor().stop() == ["c", "d"]
+
+
+@contextmanager
+def unreadable(path: Path) -> Iterator[None]:
+    """Whoever reads this file meets an error of its disk."""
+    pread = os.pread
+
+    def fail(fd: int, count: int, offset: int) -> bytes:
+        if os.readlink(f"/proc/self/fd/{fd}") == str(path):
+            raise OSError(errno.EIO, "Input/output error")
+        return pread(fd, count, offset)
+
+    with patch.object(os, "pread", fail):
+        yield
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_a_file_that_cannot_be_read_for_now(place: Place, known: bool) -> None:
+    """It is tried again, and begins where it would have."""
+    place.write("a")
+    if known:
+        place.run()
+    with unreadable(place.log):
+        service = place.service().start()
+        place.write("b")
+        service.look().turn()
+        assert service.logs is not None
+        assert service.logs.limited()
+        assert service.start_monitor().lines == []
+    assert service.turn().lines == ["b"]
+    assert not service.logs.limited()
+    place.write("c")
+    assert service.look().stop() == ["b", "c"]
+
+
+def test_a_rotated_file_that_cannot_be_read_for_now(place: Place) -> None:
+    place.run()
+    place.write("a")
+    place.rotate()
+    place.write("b")
+    with unreadable(place.log.with_name("log.1")):
+        service = place.service().start()
+        assert service.lines == ["b"]
+    assert service.turn().stop() == ["b", "a"]
+    assert Event.RESUME_LOST not in service.events
+
+
+def test_a_copy_that_cannot_be_read(place: Place) -> None:
+    """Nobody waits for it: the log itself can be read."""
+    place.run()
+    place.write("aaaaaaaa", "bbbbbbbb")
+    place.run()
+    place.write("c")
+    place.copy_and_empty()
+    place.write("d")
+    with unreadable(place.log.with_name("log.1")):
+        assert place.service().start().stop() == ["d"]
+
+
+def test_files_that_can_never_be_read_are_let_go(place: Place) -> None:
+    service = place.service().start()
+    with unreadable(place.log):
+        service.start_monitor()
+    assert service.logs is not None
+    for number in range(MAX_ROTATED + 2):
+        place.rotate()
+        with unreadable(place.log.with_name("log.1")):
+            place.write(str(number))
+            service.look()
+    for _ in range(3):
+        with ExitStack() as stack:
+            for path in place.log.parent.glob("log.*"):
+                stack.enter_context(unreadable(path))
+            service.start_monitor()
+    [log] = service.logs._logs.values()
+    assert len(log.streams) <= MAX_ROTATED + 1
+    service.stop()
 
 
 def test_a_limit_of_watches_while_a_copy_is_looked_for(place: Place) -> None:
