@@ -17,6 +17,7 @@ when it passes `max_line_bytes`, that much of it leaves as a line and the remain
 
 from __future__ import annotations
 
+import errno
 import os
 from _blake2 import blake2b  # as hashlib has it, without OpenSSL (1 MB)
 from dataclasses import dataclass
@@ -113,7 +114,7 @@ class Tail:
         Raises:
             OSError: the file cannot be read (pread(2)).
         """
-        if self._skip_nul:
+        if self._skip_nul or (self.skipping and self._bytes_before(self.offset) == self._mark):
             self._jump_hole()
         mark = self._mark
         seen = self.offset + len(self._partial)
@@ -157,11 +158,13 @@ class Tail:
         self._skip_nul = True
 
     def _jump_hole(self) -> None:
-        """Pass a hole without reading it: it can be as large as the file was before it was emptied."""
+        """Pass a hole without reading it: a truncate(2) makes one of any size, and no newline is in it."""
         try:
             data_at = os.lseek(self._fd, self.offset, os.SEEK_DATA)
-        except OSError:  # ENXIO: no data behind it; EINVAL: a file system that knows no holes
-            return
+        except OSError as error:
+            if error.errno != errno.ENXIO:  # EINVAL: a file system that knows no holes
+                return
+            data_at = size_of(self._fd)  # no data behind it
         if data_at > self.offset:
             self.offset = data_at
             self._mark = self._offset_mark = self._bytes_before(data_at)

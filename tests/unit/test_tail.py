@@ -265,6 +265,27 @@ def test_a_hole_is_passed_without_reading_it(file: File) -> None:
     assert reader.offset == 2**42 + 4
 
 
+@pytest.mark.parametrize("then", [b"", b"\nnew\n"])
+@pytest.mark.parametrize("begin", [b"", b"x"])
+def test_a_hole_of_any_size_is_passed(file: File, begin: bytes, then: bytes) -> None:
+    """Whoever owns the log makes one for nothing, and there is nothing in it."""
+    file.write(b"old\n")
+    reader = Tail(file.fd, MAX_LINE)
+    read_all(file, reader)
+    if not begin:
+        file.empty()
+        read_all(file, reader)
+    file.write(begin)
+    os.truncate(f"/proc/self/fd/{file.fd}", 2**40)
+    with open(f"/proc/self/fd/{file.fd}", "ab", buffering=0) as writer:
+        writer.write(then)
+        for _ in range(9):  # 10 TB/s otherwise
+            reader.read()
+        assert reader.offset == 2**40 + len(then)
+        writer.write(b"\nnext\n")
+    assert read_all(file, reader)[-1:] == [b"next"]
+
+
 def test_a_monitor_that_dies_in_a_hole_is_followed_by_one_that_passes_it(file: File) -> None:
     file.write(b"old\n")
     reader = Tail(file.fd, MAX_LINE)
