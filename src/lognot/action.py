@@ -29,10 +29,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lognot.quoting import FIRST_GROUP, LINE, MAX_GROUP, TemplateError, Tracker, is_value, lex
+from lognot.quoting import FIRST_GROUP, LINE, MAX_GROUP, TemplateError, Tracker, is_value, lex, variable_of
 
 # execve(2) takes no argument or variable over 128 KiB (MAX_ARG_STRLEN); this leaves room for the name.
 MAX_VALUE_BYTES = 100 * 1024
+# Several values may stand in one word, which is an argument again; this leaves room for what is around them.
+MAX_VALUES_BYTES = 120 * 1024
 
 # execve(2) takes arguments and environment of a quarter of the stack limit together: 2 MiB of the usual 8.
 # Half of it is left for the arguments of what the action runs.
@@ -55,6 +57,7 @@ class Template:
     shell_text: bytes
     groups: frozenset[int] = frozenset()
     uses_line: bool = False
+    words: tuple[tuple[bytes, ...], ...] = ()  # the variables in each word of it that has several
 
 
 def plain_template(text: bytes) -> Template:
@@ -76,9 +79,14 @@ def parse_template(text: bytes) -> Template:
     """
     _check_passable(text)
     source = lex(text)
-    shell_text = Tracker(source).translate()
+    tracker = Tracker(source)
+    shell_text = tracker.translate()
     _check_passable(shell_text)
-    return Template(shell_text, placeholders(text), LINE in source)
+    words = (
+        tuple(variable_of(value).encode() for value in word.values) for word in tracker.words_with_values
+    )
+    shared = tuple(word for word in words if len(word) > 1)
+    return Template(shell_text, placeholders(text), LINE in source, shared)
 
 
 def placeholders(text: bytes) -> frozenset[int]:
@@ -96,13 +104,15 @@ def environment(
     count: int,
     line: bytes | None,
     spans: Sequence[tuple[int, int]],
+    words: Sequence[Sequence[bytes]] = (),
 ) -> dict[bytes, bytes]:
     """Build the whole environment of an action; nothing is inherited.
 
     `name` and `home` are those of the user it runs as. `line` is None where there is no match (downbound,
     size); otherwise `spans` are the offsets in it of the whole match and of each group, (-1, -1) for one that
-    took no part. The result can be passed by execve(2): NUL is left out, long values are cut (see
-    MAX_VALUE_BYTES), and all are cut shorter when they are too much together.
+    took no part; `words` are the Template's. The result can be passed by execve(2), and so can
+    what the shell makes of it: NUL is left out, long values are cut (see MAX_VALUE_BYTES), and all are
+    cut shorter when they are too much together.
     """
     fixed = {
         **BASE_ENVIRONMENT,
@@ -121,7 +131,10 @@ def environment(
         values[b"LOGNOT_%d" % group] = b"" if start < 0 else _passable(line[start:end])
     room_bytes = MAX_ENVIRONMENT_BYTES - _execve_bytes(fixed)
     cap_bytes = MAX_VALUE_BYTES
-    while _execve_bytes(values) > room_bytes and cap_bytes:
+    while cap_bytes and (
+        _execve_bytes(values) > room_bytes
+        or any(sum(len(values.get(name, b"")) for name in word) > MAX_VALUES_BYTES for word in words)
+    ):
         cap_bytes //= 2
         values = {variable: value[:cap_bytes] for variable, value in values.items()}
     return {**fixed, **values}

@@ -368,6 +368,7 @@ class Executor:
             count=request.count,
             line=request.line if request.kind is Kind.UPBOUND else None,
             spans=request.spans,
+            words=template.words,
         )
         which = occasion(request)
         started_ns = time.monotonic_ns()

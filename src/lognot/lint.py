@@ -48,8 +48,10 @@ _PARSERS = {
     **dict.fromkeys(_RUNNERS, _Parser("c", permutes=True)),
     **dict.fromkeys(_AWKS, _Parser("e", "vFfi", operand=True)),
     **dict.fromkeys(_REMOTES, _Parser(everything=True)),
-    # bash looks for array subscripts, and runs the commands in them, in the last three.
+    # bash looks for array subscripts, and runs the commands in them, in the last three and in names after -v.
     **dict.fromkeys(("eval", "trap", "let", "read", "unset"), _Parser(everything=True)),
+    **dict.fromkeys(("[", "[[", "test"), _Parser("v", permutes=True)),
+    "printf": _Parser("v"),
     **dict.fromkeys(("perl", "ruby"), _Parser("eE", "IMm")),
     **dict.fromkeys(("python", "python3"), _Parser("c", "WX")),
     **dict.fromkeys(("mariadb", "mysql", "node"), _Parser("e", permutes=True)),

@@ -60,8 +60,13 @@ def _shown(value: str) -> str:
     return "$@" if value == LINE else f"${ord(value) - FIRST_GROUP}"
 
 
+def variable_of(value: str) -> str:
+    """Return the name of the environment variable that has a value."""
+    return "LOGNOT_LINE" if value == LINE else f"LOGNOT_{ord(value) - FIRST_GROUP}"
+
+
 def _expansion(value: str) -> str:
-    return "${LOGNOT_LINE}" if value == LINE else f"${{LOGNOT_{ord(value) - FIRST_GROUP}}}"
+    return f"${{{variable_of(value)}}}"
 
 
 @dataclass(slots=True)
@@ -70,7 +75,12 @@ class Word:
 
     text: str = ""
     bare: str = ""
-    has_value: bool = False
+    values: list[str] = field(default_factory=list)
+
+    @property
+    def has_value(self) -> bool:
+        """It holds text from the log."""
+        return bool(self.values)
 
 
 @dataclass(slots=True)
@@ -86,6 +96,7 @@ class _Frame:
 # What is the same in every shell. Anything more involved is UnclearError.
 _SIMPLE_BRACES = re.compile(r"\$\{[A-Za-z0-9_@*#?!$-][A-Za-z0-9_@*#?!:=+%/., -]*\}")
 _SIMPLE_ARITHMETIC = re.compile(r"(?:[A-Za-z0-9_ \t+*/%<>=!&|^~?:,()-]|\$(?!\())*")
+_LOGGED = re.compile("LOGNOT_(?:LINE|[0-9])")
 _CLOSED_QUOTES = re.compile(r"""(?:[^'"]|'[^']*'|"[^"]*")*""")
 _SUBSCRIPT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\[")
 
@@ -100,6 +111,7 @@ class Tracker:
     def __init__(self, source: str) -> None:
         self.source = source
         self.commands: list[list[Word]] = []
+        self.words_with_values: list[Word] = []
         self.warnings: list[str] = []
         self._at = 0
         self._out: list[str] = []
@@ -167,17 +179,15 @@ class Tracker:
         word.bare += bare
 
     def _value(self, value: str, quoted: bool) -> None:
-        for frame in self._frames:
-            # The output of a command substitution becomes part of the word around it.
-            word = frame.word
-            if word is None:
-                continue
-            word.has_value = True
+        inner = self._word()
+        # The output of a command substitution becomes part of the words around it.
+        for word in [frame.word for frame in self._frames if frame.word is not None]:
+            if not word.values:
+                self.words_with_values.append(word)
+            word.values.append(value)
             if _SUBSCRIPT.match(word.bare) and word.bare.count("[") > word.bare.count("]"):
                 raise TemplateError(f"{_shown(value)} after NAME[: bash runs it as arithmetic; quote the [")
-        word = self._word()
-        word.has_value = True
-        word.bare += "\0"
+        inner.bare += "\0"
         self._out.append(_expansion(value) if quoted else f'"{_expansion(value)}"')
         self._at += 1
 
@@ -221,6 +231,10 @@ class Tracker:
         for offset, char in enumerate(inside[0] if inside else "", start):
             depth += (char == "(") - (char == ")")
             if depth == 0:
+                if _LOGGED.search(self.source, start, offset):
+                    self.warnings.append(
+                        "text from the log in $(( )): bash runs the commands in it; check first for a number"
+                    )
                 self._take(offset + 1 - self._at, "")
                 return
             if depth == 1 and self.source[offset + 1 : offset + 2] != ")":

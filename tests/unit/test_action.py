@@ -168,6 +168,9 @@ def test_without_match_arguments_the_text_is_the_shells_alone() -> None:
         (rb"perl -ne 'print $1'", "perl"),
         (rb"python3 -c 'print($1)'", "python3"),
         (rb"mysql -u x -e 'insert $1'", "mysql"),
+        (rb'printf -v "$1" x', "printf"),
+        (rb'test -v "$1"', "test"),
+        (rb'if [ -v "a$1" ]; then true; fi', "["),
     ],
 )
 def test_a_second_parser_is_warned_of(text: bytes, named: str) -> None:
@@ -190,10 +193,18 @@ def test_a_second_parser_is_warned_of(text: bytes, named: str) -> None:
         rb"for x in $1; do logger $x; done",
         rb"nft add element inet filter blocked '{ $1 timeout 1h }' # eval $1",
         rb"case $1 in a) logger $2;; esac",
+        rb'[ "$1" = a ] && printf "%s" "$1"',
+        rb"echo $((1 + LOGNOT_COUNT)) $1",
     ],
 )
 def test_no_warning(text: bytes) -> None:
     assert action_warnings(text) == ()
+
+
+def test_arithmetic_with_a_value_from_the_environment_is_warned_of() -> None:
+    """bash runs what stands in the brackets of x[$(id)]."""
+    (warning,) = action_warnings(b"echo $((LOGNOT_1 + 1))")
+    assert warning.startswith("text from the log in $(( ))")
 
 
 def test_the_log_chooses_a_command_or_a_file() -> None:
@@ -209,11 +220,52 @@ def test_the_log_chooses_a_command_or_a_file() -> None:
 
 
 def action_environment(
-    line: bytes | None, spans: list[tuple[int, int]], path: str = "/var/log/a"
+    line: bytes | None,
+    spans: list[tuple[int, int]],
+    path: str = "/var/log/a",
+    words: tuple[tuple[bytes, ...], ...] = (),
 ) -> dict[bytes, bytes]:
     return environment(
-        name="u", home="/home/u", item="ssh", path=path, kind="upbound", count=6, line=line, spans=spans
+        name="u",
+        home="/home/u",
+        item="ssh",
+        path=path,
+        kind="upbound",
+        count=6,
+        line=line,
+        spans=spans,
+        words=words,
     )
+
+
+@pytest.mark.parametrize(
+    ("action", "shared"),
+    [
+        (b'printf %s "$1 from $2: $@"', True),
+        (b"printf %s <$1>'$2'", True),
+        (b'printf %s "$(echo $1) $(echo $2)"', True),
+        (b"printf %s $1 $2", False),
+        (b'printf %s "$1"; echo $2', False),
+    ],
+)
+@pytest.mark.parametrize("lengths", [(10, 10), (50_000, 10), (90_000, 80_000), (200_000, 200_000)])
+def test_whatever_values_a_word_has_execve_takes_it(
+    action: bytes, shared: bool, lengths: tuple[int, int]
+) -> None:
+    """One argument is of 128 KiB at most; and they are no shorter than that demands."""
+    first, second = lengths
+    line = b"a" * first + b"b" * second
+    template = parse_template(
+        action.replace(b"printf", b"/usr/bin/printf").replace(b"<", rb"\<").replace(b">", b"-")
+    )
+    spans = [(0, first + second), (0, first), (first, first + second)]
+    variables = action_environment(line, spans, words=template.words)
+    shell = subprocess.run(
+        [b"/bin/sh", b"-c", template.shell_text], env=variables, capture_output=True, check=True
+    )
+    assert b"a" * 10 in shell.stdout
+    if not shared or first + second <= 60_000:
+        assert variables[b"LOGNOT_1"] == line[: min(first, MAX_VALUE_BYTES)]
 
 
 def test_environment_of_a_match() -> None:
