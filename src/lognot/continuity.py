@@ -25,7 +25,7 @@ from lognot.ledger import NOT_BEGUN, Ledger, Position
 from lognot.loop import Loop, Timer
 from lognot.roll import SECRET_BYTES, Roll, log_digest
 from lognot.settings import Config
-from lognot.state import KEY_BYTES, SavedLogs, SavedStream, State, state_from_json, state_to_json
+from lognot.state import KEY_BYTES, MAX_PIDS, SavedLogs, SavedStream, State, state_from_json, state_to_json
 
 STATE_FILE = "state.json"
 NEW_FILE = "state.json.new"
@@ -73,6 +73,7 @@ class Continuity:
         ledger: None without memory that outlives the service.
         roll: the same.
         numbers: of items of the last service, by what they are, whose counts are in the ledger.
+        pids: of this service and of those before it, the newest first.
 
     Raises:
         OSError: the directory cannot be had.
@@ -83,6 +84,7 @@ class Continuity:
         self.ledger: Ledger | None = None
         self.roll: Roll | None = None
         self.numbers: dict[bytes, int] = {}
+        self.pids: tuple[int, ...] = (os.getpid(),)
         self._path = directory
         self._name = f"the state file '{directory}/{STATE_FILE}'"
         self._journal = journal
@@ -207,6 +209,7 @@ class Continuity:
             return None, True
         self._saved = data
         self._anchors.restore(state.logs)
+        self.pids = tuple(dict.fromkeys((*self.pids, *state.pids)))[:MAX_PIDS]
         return state, False
 
     # While it runs.
@@ -244,7 +247,7 @@ class Continuity:
         """Save now, unless nothing has changed."""
         if self._positions is None:
             return
-        data = state_to_json(State(self._key, self._anchors.attach(self._positions())))
+        data = state_to_json(State(self._key, self._anchors.attach(self._positions()), self.pids))
         if data == self._saved:
             return
         try:

@@ -371,8 +371,8 @@ def _system_log() -> Sink:
     return StreamSink(sys.stderr)
 
 
-def own_line_pattern(pid: int) -> re.Pattern[bytes]:
-    """Give a pattern for `match` that knows the lines that the lognot of this pid has written itself.
+def own_line_pattern(*pids: int) -> re.Pattern[bytes]:
+    """Give a pattern for `match` that knows the lines that lognot has written under one of these pids.
 
     They must never be reacted to, or one action's record would bring the next. Only the header is looked
     at, in the forms that our sinks and syslog daemons write: a time (RFC 3164 or RFC 3339), at most one word
@@ -390,5 +390,5 @@ def own_line_pattern(pid: int) -> re.Pattern[bytes]:
     severity = rb"(?: daemon\.(?:err|warn|notice|info|debug))?"
     line = b"(?:" + priority + b")?" + time + rb"(?: [^ ]+)?" + severity + b" " + OWN_TAG
     rfc5424 = priority + b"1 " + rfc3339 + rb" [^ ]+ " + OWN_TAG
-    end, number = re.escape(b"]: "), str(pid).encode()
+    end, number = re.escape(b"]: "), b"(?:" + b"|".join(b"%d" % pid for pid in pids) + b")"
     return re.compile(line + rb"\[" + number + end + b"|" + rfc5424 + b" " + number + b" - ")

@@ -63,13 +63,13 @@ COLLECT_AFTER = 100_000
 QUOTE_BYTES = 1024  # of a line or key that is told to the log
 
 
-def run_monitor(channel: Channel, ledger: Ledger, service_pid: int, account: Account) -> None:
+def run_monitor(channel: Channel, ledger: Ledger, service_pids: tuple[int, ...], account: Account) -> None:
     """Be the monitor until told to stop; the first thing is to become `account`.
 
     Args:
         channel: to the supervisor.
         ledger: what the last monitor has left.
-        service_pid: the supervisor's, which writes our own log.
+        service_pids: of the supervisor, which writes our own log, and of those before it.
         account: who to be.
 
     Raises:
@@ -77,7 +77,7 @@ def run_monitor(channel: Channel, ledger: Ledger, service_pid: int, account: Acc
     """
     without = shut_in(account)
     gc.set_threshold(COLLECT_AFTER)
-    Monitor(channel, ledger, service_pid).run(without)
+    Monitor(channel, ledger, service_pids).run(without)
 
 
 def shut_in(account: Account) -> str:
@@ -98,10 +98,10 @@ def shut_in(account: Account) -> str:
 class Monitor:
     """The role's state and its loop."""
 
-    def __init__(self, channel: Channel, ledger: Ledger, service_pid: int) -> None:
+    def __init__(self, channel: Channel, ledger: Ledger, service_pids: tuple[int, ...]) -> None:
         self._channel = channel
         self._ledger = ledger
-        self._own_line = own_line_pattern(service_pid)
+        self._own_line = own_line_pattern(*service_pids)
         self._loop = Loop(linger_limit=True)
         self._notes = Notes(self._loop, self._tell)
         self._dispatchers: dict[int, Dispatcher] = {}

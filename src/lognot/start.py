@@ -236,11 +236,11 @@ class _Start:
             text = f"the regexes could not be checked: {error}"
             return (Problem(self._places.config, 0, "", "", text),)
 
-    def _be_monitor(self, channel: Channel, ledger: Ledger, service_pid: int) -> None:
+    def _be_monitor(self, channel: Channel, ledger: Ledger, service_pids: tuple[int, ...]) -> None:
         from lognot.monitor import run_monitor
 
         _load(self._engine)
-        run_monitor(channel, ledger, service_pid, self._monitor)
+        run_monitor(channel, ledger, service_pids, self._monitor)
 
     def _start_executor(self, account: Account) -> Child | Launched:
         if self._options.exec_socket is not None:

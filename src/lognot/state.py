@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from lognot.errors import StateError
 from lognot.ledger import MAX_OFFSET, MAX_STREAMS, Anchor, Position
 from lognot.settings import MAX_ITEMS
+from lognot.wire import MAX_PID
 
 VERSION = 1
 
 _DIGEST_BYTES = 16
 KEY_BYTES = 16
+MAX_PIDS = 16
 
 Identity = tuple[int, int]  # device and inode
 
@@ -49,10 +51,12 @@ class State:
     Attributes:
         key: random, the same in the memory that belongs to it (roll.py).
         logs: the last file of each is what the path led to.
+        pids: of the services so far, the newest first: what they have written into a log is not reacted to.
     """
 
     key: bytes
     logs: SavedLogs
+    pids: tuple[int, ...] = ()
 
 
 def state_to_json(state: State) -> bytes:
@@ -60,6 +64,7 @@ def state_to_json(state: State) -> bytes:
     values = {
         "version": VERSION,
         "key": state.key.hex(),
+        "pids": state.pids,
         "logs": {
             path: [
                 {
@@ -97,7 +102,8 @@ def state_from_json(data: bytes) -> State:
         raise StateError("was damaged or changed: its digest is another one")
     try:
         logs = {path: tuple(_stream(file) for file in files) for path, files in dict(values["logs"]).items()}
-        state = State(bytes.fromhex(values["key"]), logs)
+        pids = tuple(_number(pid, MAX_PID) for pid in values.get("pids", ())[:MAX_PIDS])
+        state = State(bytes.fromhex(values["key"]), logs, pids)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise StateError(f"has a value that cannot be: {error}") from None
     if len(logs) > MAX_ITEMS or sum(map(len, logs.values())) > MAX_STREAMS or len(state.key) != KEY_BYTES:

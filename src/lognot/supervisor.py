@@ -68,7 +68,7 @@ _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_S
 class Roles:
     """What the children do, and how a config is had; handed in, since roles do not import each other."""
 
-    monitor: Callable[[Channel, Ledger, int], None]
+    monitor: Callable[[Channel, Ledger, tuple[int, ...]], None]
     start_executor: Callable[[Account], Child | Launched]  # raises OSError
     load_config: Callable[[], Config]  # raises ConfigError; checks all that --test checks
     keep_state: Callable[[Config], Continuity | None]  # for a config that has come to want it
@@ -278,12 +278,12 @@ class Supervisor:
     # The monitor.
 
     def _fork_monitor(self) -> Child:
-        pid = os.getpid()
+        pids = self._continuity.pids if self._continuity else (os.getpid(),)
         roll = self._continuity.roll if self._continuity else None
         with self._ledger.shared():
             return start_child(
                 "monitor",
-                lambda channel: self._roles.monitor(channel, self._ledger, pid),
+                lambda channel: self._roles.monitor(channel, self._ledger, pids),
                 from_child=m.MONITOR_TO_SUPERVISOR,
                 to_child=m.SUPERVISOR_TO_MONITOR,
                 kept=(roll.lock_fd,) if roll else (),

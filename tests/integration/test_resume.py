@@ -643,3 +643,22 @@ def test_an_end_while_an_executor_stands_still(
     assert lognot.log.count("[FLOOD] fired") == 2001
     assert sorted(numbers(out)) == list(range(60))
     accounts.numbered(f"{how} while an executor stands still, other actions", numbers(out), 60, times=1)
+
+
+def test_it_does_not_react_to_what_the_last_service_has_written(
+    service: Make, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    """Its last lines come after its last look: the next service reads them, where its own log is watched."""
+    own, out = tmp_path / "own.log", tmp_path / "out"
+    own.touch()
+    action = f"printf '%s\\n' $0 >> {out}"
+    config = f"[A]\npath = {own}\nregex = .*\nresume = yes\nupbound_action = {action}\n"
+    lognot = service(config, environment=environment).start()
+    for number in range(3):
+        append(own, f"foreign {number}\n")
+        wait_for(lambda: lines_of(out) == [f"foreign {n}" for n in range(number + 1)], "the action")  # noqa: B023
+        stop(lognot)
+        assert "stopped" in own.read_text()
+        lognot.start()
+    assert lognot.stop() == 0
+    assert lines_of(out) == [f"foreign {n}" for n in range(3)]

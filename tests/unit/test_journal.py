@@ -366,6 +366,12 @@ def test_our_own_line_is_known_again(name: str) -> None:
     assert OWN.match(FORMATS[name].encode())
 
 
+def test_lines_of_earlier_services_are_known_again() -> None:
+    line = line_of(ERROR, "text").encode()
+    assert own_line_pattern(1, os.getpid(), 3).match(line)
+    assert not own_line_pattern(1, 3).match(line)
+
+
 def test_our_own_file_is_known_again() -> None:
     line = line_of(ERROR, "text").encode()
     assert own_line_pattern(os.getpid()).match(line)
