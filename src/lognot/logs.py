@@ -13,7 +13,7 @@ from lognot.errors import OpenRefusedError, reason_of
 from lognot.journal import INFO, WARNING, Event, Journal
 from lognot.ledger import MAX_OFFSET, Ledger
 from lognot.messages import MAX_WATCHES, LogLooked, Start, StreamUnwritten
-from lognot.opening import has_writer, open_log
+from lognot.opening import born, has_writer, open_log
 from lognot.quota import Quota, QuotaJournal
 from lognot.resuming import Resumption, say_lost
 from lognot.roll import Roll
@@ -244,7 +244,7 @@ class Logs:
             return
         with suppress(OSError):  # its server is gone, or knows the file no more: ENOTCONN, ESTALE
             if os.fstat(stream.fd).st_nlink:
-                log.remembered[stream.identity] = self._streams.position(stream)
+                log.remembered[stream.identity, born(stream.fd)] = self._streams.position(stream)
                 while len(log.remembered) > MAX_REMEMBERED:
                     log.remembered.popitem(last=False)
         resumption = self._resumptions.get(log.log_id)
@@ -339,7 +339,7 @@ class Logs:
             log.start = Start.BEGIN  # it was rotated before it could be watched: this one is new
         resumption = self._resumptions.get(log.log_id)
         going_on = resumption is not None and resumption.was_there(identity)
-        one = self._known(log, identity)
+        one = self._known(log, fd, identity)
         start = log.start if one is None else Start.COMMITTED if one.slot < 0 else Start.LEFTOVER
         # What is there already of a log that goes on was written before the start.
         history = status.st_size if going_on else 0
@@ -348,7 +348,7 @@ class Logs:
         stream = self._streams.add(log, fd, status, start, one, history=history)
         if resumption is not None:
             resumption.opened(stream)
-        log.remembered.pop(identity, None)
+        log.remembered.pop((identity, born(stream.fd)), None)
         log.current = stream.stream_id
         event, text = Event.LOG_OPENED, f"watching log '{log.path}'"
         if going_on and one:
@@ -362,12 +362,12 @@ class Logs:
             log.streams[old].accepted = True  # it is dropped when it was read
             self._streams.send(StreamUnwritten(old), -1)
 
-    def _known(self, log: Log, identity: Identity) -> SavedStream | None:
+    def _known(self, log: Log, fd: int, identity: Identity) -> SavedStream | None:
         """Give how far the file was read that a path leads to; None: nobody knows of it."""
         resumption = self._resumptions.get(log.log_id)
         if resumption is not None:
             return resumption.position(identity)
-        position = log.remembered.get(identity)
+        position = log.remembered.get((identity, born(fd)))
         return SavedStream(identity, position) if position else None
 
     def _find(self, stream_id: int) -> tuple[Log, Stream] | None:

@@ -27,7 +27,9 @@ import errno
 import fcntl
 import os
 import stat
+import sys
 from collections.abc import Callable
+from contextlib import suppress
 
 from lognot.errors import OpenRefusedError
 
@@ -51,6 +53,9 @@ _STATFS_BYTES = 256  # struct statfs is 120 on 64-bit machines
 # The first field of struct statfs is as wide as a word, but on s390x.
 _f_type = ctypes.c_uint if os.uname().machine == "s390x" else ctypes.c_ulong
 _libc = ctypes.CDLL(None, use_errno=True)
+# statx(2); stx_mask is the first field of struct statx, and stx_btime stands at byte 80.
+_STATX_BTIME, _AT_EMPTY_PATH, _STATX_BYTES = 0x800, 0x1000, 256
+_OVERLAYFS = 0x794C7630  # statfs(2)
 _libc.fstatfs.argtypes = (ctypes.c_int, ctypes.c_char_p)
 _libc.fstatfs.restype = ctypes.c_int
 
@@ -225,6 +230,21 @@ def _kind(mode: int) -> str:
     if stat.S_ISSOCK(mode):
         return "a socket"
     return "a device"
+
+
+def born(fd: int) -> bytes:
+    """Give when an inode was made, as bytes to compare; b"" where the file system does not say.
+
+    The number of an inode is given out again at once; this tells the new one from the old one (statx(2)).
+    """
+    with suppress(OSError):
+        if _file_system(fd) == _OVERLAYFS:  # a file there is made anew when it is first written to
+            return b""
+    answer = ctypes.create_string_buffer(_STATX_BYTES)
+    if _libc.statx(fd, b"", _AT_EMPTY_PATH, _STATX_BTIME, answer) < 0:
+        return b""
+    mask = int.from_bytes(answer.raw[:4], sys.byteorder)
+    return answer.raw[80:92] if mask & _STATX_BTIME else b""
 
 
 def has_writer(fd: int) -> bool | None:

@@ -59,7 +59,7 @@ class Log:
     start: Start = Start.END  # for the next file found: what was there first begins at its end
     limited: bool = False  # a limit of the system was met, try again later
     trouble: str = ""  # why there is no current stream, as last said
-    remembered: OrderedDict[Identity, Position] = field(default_factory=OrderedDict)
+    remembered: OrderedDict[tuple[Identity, bytes], Position] = field(default_factory=OrderedDict)
     resumes: bool = False  # the next service is to go on with it
 
     @property

@@ -13,7 +13,7 @@ from unittest.mock import patch
 
 import pytest
 
-from lognot import streams, watch
+from lognot import logs, streams, watch
 from lognot.journal import Event, Journal
 from lognot.ledger import NOT_BEGUN, Ledger, Position
 from lognot.logs import MAX_REMEMBERED, MAX_ROTATED, Logs
@@ -527,6 +527,20 @@ def test_a_file_that_somebody_holds_a_lease_on_is_tried_again(world: World) -> N
     finally:
         os.close(holder)
         signal.signal(signal.SIGIO, before)
+
+
+@pytest.mark.parametrize(("moment", "start"), [(b"first", Start.COMMITTED), (b"later", Start.BEGIN)])
+def test_an_inode_that_is_given_out_again(world: World, moment: bytes, start: Start) -> None:
+    """The new file begins with the same bytes as the old one, and is another one all the same."""
+    world.start()
+    with patch.object(logs, "born", lambda fd: b"first"):
+        [old], _ = world.look()
+        world.begin(old, 5)
+        world.begin(world.rotate(), 0)
+        world.logs.dropped(old.stream_id)
+    os.replace(next(world.directory.glob("log.*")), world.path)
+    with patch.object(logs, "born", lambda fd: moment):
+        assert world.look()[0][0].start is start
 
 
 @pytest.mark.parametrize("number", [errno.ESTALE, errno.ENOTCONN])

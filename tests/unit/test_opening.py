@@ -16,7 +16,7 @@ from unittest.mock import patch
 import pytest
 
 from lognot.errors import OpenRefusedError
-from lognot.opening import MAX_SYMLINKS, has_writer, open_log
+from lognot.opening import MAX_SYMLINKS, born, has_writer, open_log
 
 BOB, ALICE = 12345, 12346
 
@@ -622,3 +622,18 @@ def test_nobody_says_so_of_another_users_file(place: Path) -> None:
         assert has_writer(reader) is False
     finally:
         os.close(reader)
+
+
+def test_when_a_file_was_made(tmp_path: Path) -> None:
+    """It keeps that whatever becomes of it; another one has another moment."""
+    path = tmp_path / "log"
+    moments = []
+    for _ in range(2):
+        with path.open("w") as file:
+            moments.append(born(file.fileno()))
+            file.write("line\n")
+            path.rename(tmp_path / "log.1")
+            os.utime(file.fileno(), (1, 1))
+            assert born(file.fileno()) == moments[-1]
+    if moments[0]:  # the file system says
+        assert moments[0] != moments[1]
