@@ -150,7 +150,7 @@ class PidFile:
     """A file with our pid, as long as we run.
 
     Raises:
-        LognotError: it names a process that runs.
+        LognotError: it names a lognot that runs.
         OSError: it cannot be written.
     """
 
@@ -158,7 +158,7 @@ class PidFile:
         self._path = os.fspath(path)
         running = self._running()
         if running:
-            raise LognotError(f"'{self._path}' names a process that runs: {running}")
+            raise LognotError(f"'{self._path}' names a lognot that runs: {running}")
         # A new file by its own name and then a rename: never a half-written one, never through a symlink.
         temporary = f"{self._path}.{os.getpid()}"
         with contextlib.suppress(FileNotFoundError):
@@ -174,7 +174,7 @@ class PidFile:
             os.close(fd)
 
     def _running(self) -> int:
-        """Give the pid in the file if it is that of another process that runs, else 0."""
+        """Give the pid in the file if it is that of another lognot that runs, else 0."""
         try:
             pid = self._pid()
         except ValueError:
@@ -190,8 +190,8 @@ class PidFile:
         except (ProcessLookupError, OverflowError):
             return 0
         except PermissionError:  # it is another user's
-            return pid
-        return pid
+            pass
+        return pid if _may_be_lognot(pid) else 0
 
     def _pid(self) -> int:
         # Not through what somebody has put there for us: a link, or a FIFO that would make us wait.
@@ -206,6 +206,15 @@ class PidFile:
         with contextlib.suppress(OSError, ValueError):
             if self._pid() == os.getpid():
                 os.unlink(self._path)
+
+
+def _may_be_lognot(pid: int) -> bool:
+    """Say whether a process may be a lognot: after a crash or a reboot another one may have its number."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return b"lognot" in file.read()
+    except OSError:  # hidden (proc(5), hidepid), or it ends just now
+        return True
 
 
 class Background:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from typing import BinaryIO, TextIO
 
 from lognot.check import check_config
 from lognot.config import Config, draft_config
 from lognot.errors import MatchLimitError, PatternError, in_reading_order
 from lognot.pattern import choose_engine, compile_pattern
+from lognot.settings import MAX_LINE_BYTES
 from lognot.shown import counted, printable
 
 
@@ -37,6 +39,14 @@ def _summary(config: Config) -> str:
     return f"{text} ({count} of them in {counted(files, 'file')} in {directory})"
 
 
+def _cut_lines(lines: BinaryIO) -> Iterator[bytes]:
+    """Give lines, cut where the service cuts them: a hole in a log is a line of any length."""
+    while line := lines.readline(MAX_LINE_BYTES + 1):
+        yield line
+        while line and not line.endswith(b"\n"):
+            line = lines.readline(MAX_LINE_BYTES)
+
+
 def try_regex(regex: str, lines: BinaryIO, output: TextIO) -> int:
     """Print for each line what the regex finds in it; give 0 when it found anything, else 1.
 
@@ -48,7 +58,7 @@ def try_regex(regex: str, lines: BinaryIO, output: TextIO) -> int:
         print(printable(f"lognot: regex: {error}"), file=sys.stderr)
         return 1
     matched = False
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(_cut_lines(lines), 1):
         line = line.removesuffix(b"\n").removesuffix(b"\r")
         try:
             spans = pattern.search(line)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from lognot.errors import ProtocolError
 
 MAX_NAME_BYTES = 255  # NAME_MAX of Linux
-MAX_WATCHES = 4096  # directories that one path may lead through, symbolic links included
+MAX_WATCHES = 256  # directories that one path may lead through, symbolic links included
 MAX_PID = 2**22  # PID_MAX_LIMIT of Linux (proc(5), pid_max)
 UNKNOWN_STATUS = 0xFFFFFFFF  # of a process that was another's child
 MAX_GROUPS = 65536  # PCRE numbers groups up to 65535

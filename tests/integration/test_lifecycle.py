@@ -656,7 +656,7 @@ def test_a_daemon_from_its_start_to_its_end(run: Run, log: Path, tmp_path: Path)
 
     second = run(*daemon(tmp_path))
     assert second.returncode == 1
-    assert b"lognot.pid' names a process that runs: " + str(pid).encode() in second.stderr
+    assert b"lognot.pid' names a lognot that runs: " + str(pid).encode() in second.stderr
     assert int((tmp_path / "lognot.pid").read_text()) == pid
     assert len(run.processes()) == 3
 

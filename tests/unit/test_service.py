@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -81,22 +82,53 @@ def test_one_of_our_own_pid_is_stale(path: Path) -> None:
     assert list(path.parent.iterdir()) == []
 
 
-def test_a_pid_file_of_a_process_that_runs_is_respected(path: Path) -> None:
-    path.write_text(f"{os.getppid()}\n")
-    with pytest.raises(LognotError, match=f"names a process that runs: {os.getppid()}"):
+@pytest.fixture
+def other_process() -> Iterator[Callable[[str], int]]:
+    """Start a process of that name; give its pid."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(name: str) -> int:
+        command = [name, "-c", "echo; read line"]
+        process = subprocess.Popen(
+            command, executable="/bin/sh", stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        started.append(process)
+        assert process.stdout is not None
+        process.stdout.readline()  # it has its name now
+        return process.pid
+
+    yield start
+    for process in started:
+        process.communicate()
+
+
+def test_a_pid_file_of_one_that_runs_is_respected(path: Path, other_process: Callable[[str], int]) -> None:
+    pid = other_process("lognot")
+    path.write_text(f"{pid}\n")
+    with pytest.raises(LognotError, match=f"names a lognot that runs: {pid}"):
         PidFile(path)
-    assert path.read_text() == f"{os.getppid()}\n"
+    assert path.read_text() == f"{pid}\n"
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_one_of_another_users_process_is_respected(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_of_another_users_process_is_respected(
+    path: Path, other_process: Callable[[str], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(pid: int, number: int) -> None:
         raise PermissionError
 
-    path.write_text("1\n")
+    pid = other_process("lognot")
+    path.write_text(f"{pid}\n")
     monkeypatch.setattr(os, "kill", refuse)
-    with pytest.raises(LognotError, match="names a process that runs: 1"):
+    with pytest.raises(LognotError, match=f"names a lognot that runs: {pid}"):
         PidFile(path)
+
+
+def test_one_of_another_program_is_stale(path: Path, other_process: Callable[[str], int]) -> None:
+    """After a crash or a reboot the number is given out again."""
+    path.write_text(f"{other_process('sleep')}\n")
+    PidFile(path)
+    assert path.read_text() == f"{os.getpid()}\n"
 
 
 def test_one_that_cannot_be_read_is_an_error(path: Path) -> None:
