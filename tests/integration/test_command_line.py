@@ -16,6 +16,7 @@ import pytest
 
 from integration.harness import PYTHON, SOURCE, append, lines_of, wait_for
 from integration.processes import Custom, Run, runner, stat_fields
+from lognot.settings import MAX_LINE_BYTES
 
 GOOD = "[ITEM]\npath = log\nregex = (a+)\nupbound_action = echo $1\n"
 
@@ -303,6 +304,12 @@ def test_retest_goes_on_after_a_line_that_costs_too_much(run: Run) -> None:
     first, *others = done.stdout.decode().splitlines()
     assert first.startswith("1: no match, the regex gave up: ")
     assert others == ["2: $0 = a", "2: $1 = a"]
+
+
+def test_retest_cuts_a_line_where_the_service_does(run: Run) -> None:
+    """A hole in a log is a line of any length: `truncate -s 16T`."""
+    done = run("-T", "hit", data=b"x" * MAX_LINE_BYTES + b"hit\nhit\n")
+    assert done.stdout == b"1: no match\n2: $0 = hit\n"
 
 
 def test_retest_answers_line_by_line(tmp_path: Path) -> None:
