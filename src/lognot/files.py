@@ -113,6 +113,7 @@ class Files:
             _close(fd)
             if known:
                 self._watch(known, message.wd)
+                self._dirty[known.stream_id] = None  # it was not watched, or not to be read
             return
         try:
             begin = self._begin(message, fd)
@@ -324,8 +325,8 @@ class Files:
             try:
                 reading = stream.tail.read()
             except OSError as error:
-                self._note_unreadable(stream.log_id, error)
-                reading = Reading()
+                self._on_read_error(stream, error)
+                continue
             if not reading.more:
                 self._dirty.pop(stream_id, None)
                 stream.behind = False
@@ -340,6 +341,17 @@ class Files:
                 self._ask_about_others(stream)
             if not reading.more and not self.is_current(stream):
                 self._drained(stream)
+
+    def _on_read_error(self, stream: Stream, error: OSError) -> None:
+        """Read on when the supervisor passes the file again; one that has to go goes now."""
+        self._note_unreadable(stream.log_id, error)
+        self._dirty.pop(stream.stream_id, None)
+        stream.behind = False
+        if stream.final:
+            self._close(stream)
+            self._tell(m.StreamDropped(stream.stream_id))
+        else:
+            self._tell(m.StreamUnreadable(stream.stream_id))
 
     def _must_wait(self, stream: Stream) -> bool:
         """An older file of its log has lines that were written before, and is to be read first."""

@@ -207,16 +207,18 @@ class Logs:
         return [log.log_id for log in self._logs.values() if log.limited]
 
     def unreadable(self, stream_id: int) -> None:
-        """The monitor could not take a file: pass it again later, unless it was not to be kept anyway."""
+        """The monitor cannot read a file: pass it again later, unless it was not to be kept anyway."""
         found = self._find(stream_id)
         if found is None:
             return
         log, stream = found
         resumption = self._resumptions.get(log.log_id)
         if resumption is not None and resumption.is_on_trial(stream):
+            self._streams.send(StreamUnwritten(stream_id), -1)  # it may have read some of it
             resumption.refused(stream)
             self.look(log.log_id)
         elif stream_id in _pushed_out(log):
+            self._streams.send(StreamUnwritten(stream_id), -1)
             self._streams.close(log, stream)
         else:
             self._streams.withdraw(stream)

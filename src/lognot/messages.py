@@ -225,7 +225,7 @@ class Advanced(Message):
 
 @dataclass(frozen=True, slots=True)
 class StreamUnreadable(Message):
-    """A file cannot be read from its place on: it was not taken, and may be opened again later."""
+    """A file cannot be read at its place: it is to be passed again later."""
 
     stream_id: int = wire.u64()
 

@@ -213,7 +213,10 @@ class Monitor:
         current = self._files.current(log_id)
         if current is None:
             return
-        size = size_of(current.fd)
+        try:
+            size = size_of(current.fd)
+        except OSError:  # of a file system whose server is gone: the next read says so
+            return
         if all(rule.size is None for rule in rules):  # else there may be something to do up to there
             self._files.judged(current, size)
         for rule in rules:
@@ -438,7 +441,10 @@ class Monitor:
         waiting = [(rule, rule.size) for rule in rules if rule.size is not None]
         if not waiting:
             return
-        size = size_of(stream.fd)
+        try:
+            size = size_of(stream.fd)
+        except OSError:
+            return
         self._files.judged(stream, size)
         for rule, wanted in waiting:
             multiple = wanted.grown(size)

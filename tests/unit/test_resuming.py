@@ -672,6 +672,25 @@ def test_a_file_that_cannot_be_read_for_now(place: Place, known: bool) -> None:
     assert service.look().stop() == ["b", "c"]
 
 
+def test_a_file_that_cannot_be_read_on_for_now(place: Place) -> None:
+    """Also one that was rotated away, to which nobody writes."""
+    service = place.service().start()
+    place.write("a")
+    service.look()
+    place.write("b")
+    with unreadable(place.log):
+        service.look()
+        assert service.lines == ["a"]
+    assert service.turn().lines == ["a", "b"]
+    place.write("c")
+    with unreadable(place.log.with_name("log.1")):
+        place.rotate()
+        place.write("d")
+        service.look().turn().look()
+        assert service.lines == ["a", "b", "d"]
+    assert service.turn().stop() == ["a", "b", "d", "c"]
+
+
 def test_a_rotated_file_that_cannot_be_read_for_now(place: Place) -> None:
     place.run()
     place.write("a")
