@@ -117,6 +117,13 @@ class Writer:
         self.allow((number + 1) * share + share // 2)
         self.wait_written((number + 1) * share)
 
+    def another(self) -> int:
+        """Have it write a line that it has not written yet; give its number."""
+        number = min(self.written, self._count - 1)
+        self.allow(max(self._get(2), number + 1))
+        self.wait_written(number + 1)
+        return number
+
     def finish(self) -> None:
         """Let it write the rest, and wait for that."""
         self.allow(self._count)

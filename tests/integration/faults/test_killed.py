@@ -30,7 +30,7 @@ def rotate(lognot: Service, log: Path, writer: Writer, number: int) -> None:
 
 
 def wait_acted_on(out: Path, line: int) -> None:
-    """Wait until a line's action has run: whoever had to know of it does."""
+    """Wait until the action of a line has run that was written since: whoever has come anew knows the others."""
     wait_for(lambda: line in noted(out), f"the action of line {line}")
 
 
@@ -50,8 +50,7 @@ def test_executor_and_monitor_in_turns(service: Make, tmp_path: Path) -> None:
                 rotate(lognot, log, writer, number)
                 continue
             kill_role(lognot, step)
-            writer.round(number, len(steps))
-            wait_acted_on(out, writer.written - 1)
+            wait_acted_on(out, writer.another())
         writer.finish()
     wait_noted(out, lines)
     assert lognot.stop() == 0
