@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
@@ -153,8 +154,9 @@ class Soak:
 
     def hold_a_role(self) -> None:
         """SIGSTOP, and SIGCONT after a second of lines."""
-        with held(self._random.choice([self._service.pid, *self._service.children()])):
-            time.sleep(1.0)
+        with suppress(ProcessLookupError, FileNotFoundError):  # a hostile line has ended it just now
+            with held(self._random.choice([self._service.pid, *self._service.children()])):
+                time.sleep(1.0)
 
     def flood(self) -> None:
         """As many lines as a process can write; they come on top of the others."""

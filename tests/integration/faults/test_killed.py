@@ -30,7 +30,7 @@ def rotate(lognot: Service, log: Path, writer: Writer, number: int) -> None:
 
 
 def wait_acted_on(out: Path, line: int) -> None:
-    """Wait until the action of a line has run that was written since: whoever has come anew knows the others."""
+    """Wait until the action of a line has run that was written since: who has come anew knows the others."""
     wait_for(lambda: line in noted(out), f"the action of line {line}")
 
 
