@@ -154,9 +154,9 @@ class Soak:
 
     def hold_a_role(self) -> None:
         """SIGSTOP, and SIGCONT after a second of lines."""
-        with suppress(ProcessLookupError, FileNotFoundError):  # a hostile line has ended it just now
-            with held(self._random.choice([self._service.pid, *self._service.children()])):
-                time.sleep(1.0)
+        role = self._random.choice([self._service.pid, *self._service.children()])
+        with suppress(ProcessLookupError, FileNotFoundError), held(role):  # a hostile line may have ended it
+            time.sleep(1.0)
 
     def flood(self) -> None:
         """As many lines as a process can write; they come on top of the others."""
