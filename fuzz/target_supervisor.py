@@ -13,7 +13,7 @@ from unittest.mock import patch
 
 import target_messages
 
-from lognot import logs, resuming, supervisor
+from lognot import logs, resuming, supervisor, unseen
 from lognot import messages as m
 from lognot.channel import Channel, socket_pair
 from lognot.config import parse_config
@@ -128,6 +128,7 @@ def check(data: bytes) -> None:
         with (
             patch.object(logs, "open_log", open_named),
             patch.object(resuming, "open_log", open_named),
+            patch.object(unseen, "open_log", open_named),
             patch.object(supervisor, "SignalQueue", _NoSignals),
         ):
             made = _Hostile(config, roles, Journal((_Sink(),), verbose=True), lambda: None)

@@ -263,7 +263,7 @@ class Files:
         Raises:
             OSError: it cannot be read.
         """
-        for event in watch.read_events(inotify):
+        for event in watch.read_events(inotify)[0]:
             if event.mask & watch.OVERFLOWED:
                 self._notes.say(Notice.QUEUE_OVERFLOW, 0)
                 self._look_everywhere()
@@ -365,6 +365,11 @@ class Files:
     def read_all(self) -> None:
         """Look at every file once more."""
         self._dirty.update(dict.fromkeys(self._streams))
+
+    @property
+    def looking(self) -> bool:
+        """The supervisor is looking where a path leads."""
+        return any(log.looking for log in self._logs.values())
 
     def judged(self, stream: Stream, size: int) -> None:
         """Note the size of a file that was compared with what items wait for: committed as lines are."""

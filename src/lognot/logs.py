@@ -18,7 +18,8 @@ from lognot.quota import Quota, QuotaJournal
 from lognot.resuming import Resumption, say_lost
 from lognot.roll import Roll
 from lognot.state import Identity, SavedStream
-from lognot.streams import PASSING, Log, Send, Stream, Streams
+from lognot.streams import PASSING, Log, Send, Stream, Streams, leads_to_current
+from lognot.unseen import Unseen
 from lognot.watch import WatchLimitError
 
 MAX_ROTATED = 8  # older files of one log that are kept while somebody may still write to them
@@ -41,6 +42,7 @@ class Logs:
     def __init__(self, ledger: Ledger, journal: Journal, roll: Roll | None = None) -> None:
         self._journal = journal
         self._streams = Streams(ledger, roll)
+        self._unseen = Unseen(self._streams)
         self._logs: dict[int, Log] = {}
         self._resumptions: dict[int, Resumption] = {}  # by log, while there is something to go on with
         self._ids: dict[str, int] = {}
@@ -59,6 +61,7 @@ class Logs:
             for stream in list(log.streams.values()):
                 self._streams.close(log, stream)
             self._forget_saved(log)
+            self._unseen.forget(log)
             self._streams.release(wd for wd, _ in log.directories)
         for path in sorted(wanted - self._ids.keys()):
             self._ids[path] = self._next_log_id
@@ -160,10 +163,11 @@ class Logs:
             for stream in log.streams.values():
                 if not stream.wd:  # a limit was in the way
                     self._streams.pass_on(log, stream)
-            fd = open_log(log.path, lambda directory, name: self._visit(directory, name, watches))
+            fd = open_log(log.path, lambda directory, name: self._visit(log, directory, name, watches))
             try:
                 status = os.fstat(fd)
                 resumed = self._resume(log, status)
+                self._take_unseen(log)
             except BaseException:
                 os.close(fd)
                 raise
@@ -181,13 +185,14 @@ class Logs:
                 event = Event.LOG_MISSING
                 try:
                     self._resume(log, None)
+                    self._take_unseen(log)
                 except (OpenRefusedError, OSError):
                     log.limited = True
                 log.start = Start.BEGIN  # whatever appears is new
         if log.limited:  # the path cannot be walked: go on with what there is
             self._streams.release(wd for wd, _ in watches)
             self._note_first(log)
-            if not self._leads_to_current(log):
+            if not leads_to_current(log):
                 log.current = 0  # it was rotated away, and frees what it takes when it was read
         else:
             self._streams.release(wd for wd, _ in log.directories)
@@ -203,8 +208,12 @@ class Logs:
         self._streams.send(LogLooked(log_id, log.current, tuple(log.directories)), -1)
 
     def limited(self) -> list[int]:
-        """Give the logs that met a limit of the system, which says nothing when there is room again."""
-        return [log.log_id for log in self._logs.values() if log.limited]
+        """Give the logs to look at again in a while, since nothing will say when.
+
+        They met a limit of the system, or a file of theirs is on its way to another name.
+        """
+        unseen = self._unseen.logs()
+        return [log_id for log_id, log in self._logs.items() if log.limited or log_id in unseen]
 
     def unreadable(self, stream_id: int) -> None:
         """The monitor cannot read a file: pass it again later, unless it was not to be kept anyway."""
@@ -265,23 +274,18 @@ class Logs:
                 status = os.stat(log.path)
                 log.first_seen = ((status.st_dev, status.st_ino), status.st_size)
 
-    def _leads_to_current(self, log: Log) -> bool:
-        """Say whether a log's path leads to the file that it led to; asked by name, which takes nothing."""
-        stream = log.streams.get(log.current)
-        with suppress(OSError):
-            status = os.stat(log.path)
-            return stream is not None and stream.identity == (status.st_dev, status.st_ino)
-        return False
-
-    def _visit(self, directory: int, name: bytes, watches: list[tuple[int, bytes]]) -> None:
+    def _visit(self, log: Log, directory: int, name: bytes, watches: list[tuple[int, bytes]]) -> None:
         if len(watches) >= MAX_WATCHES:  # whoever owns a link on the way can make it wind
             raise OpenRefusedError(f"leads through too many directories; expected at most {MAX_WATCHES}")
+        self._unseen.follow(log, directory, name)
         try:
             watches.append((self._streams.watch_directory(directory), name))
         except WatchLimitError:
             raise
         except OSError:  # a directory that we may pass but not read: changes in it go unseen
             return
+
+    # Files that the last service has left.
 
     def _read_to_an_end(self, log: Log, stream: Stream) -> None:
         stream.accepted = True
@@ -315,6 +319,18 @@ class Logs:
         if resumption.over:
             del self._resumptions[log.log_id]
         return is_ready
+
+    def _take_unseen(self, log: Log) -> None:
+        """Open the files that the path has led to, but not when anybody looked.
+
+        Raises:
+            OSError: a limit of the system was met.
+        """
+        if log.start is Start.END or log.log_id in self._resumptions:
+            self._unseen.pass_over(log)
+        else:
+            self._unseen.open(log)
+            self._push_out(log)
 
     def _finish_resuming(self, log: Log) -> None:
         resumption = self._resumptions.pop(log.log_id, None)
@@ -360,8 +376,12 @@ class Logs:
         log.start = Start.BEGIN
         log.first_seen = None
         log.say(event, INFO, text)
+        self._push_out(log)
+
+    def _push_out(self, log: Log) -> None:
+        """Let go of the oldest files where there are too many, when they were read."""
         for old in _pushed_out(log):
-            log.streams[old].accepted = True  # it is dropped when it was read
+            log.streams[old].accepted = True
             self._streams.send(StreamUnwritten(old), -1)
 
     def _known(self, log: Log, fd: int, identity: Identity) -> SavedStream | None:

@@ -521,10 +521,12 @@ class Monitor:
         """Read what was written before the stop, and say what can not be done about it any more."""
         deadline = time.monotonic() + STOP_S
         self._files.read_all()
-        while self._files.dirty and time.monotonic() < deadline and not self._hurried:
+        while self._files.dirty or self._files.looking:
+            if time.monotonic() > deadline or self._hurried:
+                break
             self._read()
             self._files.commit()
-            self._loop.turn(wait=False)
+            self._loop.turn(wait=not self._files.dirty, deadline_ns=time.monotonic_ns() + 10**8)
         deadline += LAST_WORDS_S
         while not self._settled() and time.monotonic() < deadline and not self._hurried:
             self._loop.turn(deadline_ns=time.monotonic_ns() + 10**8)

@@ -81,6 +81,10 @@ def open_log(path: str, visit: Visit) -> int:
         walk.close()
 
 
+def pass_by(directory: int, name: bytes) -> None:
+    """A `visit` that does nothing: the directories on the way to a rotated file need no watch."""
+
+
 class _Walk:
     """One walk down a path; holds the descriptor of the directory that it stands in."""
 

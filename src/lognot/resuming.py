@@ -15,7 +15,7 @@ from lognot.errors import OpenRefusedError
 from lognot.journal import ERROR, INFO, Event
 from lognot.ledger import Position
 from lognot.messages import Start
-from lognot.opening import open_log
+from lognot.opening import open_log, pass_by
 from lognot.rotated import Entry, copies, leftovers, list_files, on_other_device
 from lognot.state import Identity, SavedStream
 from lognot.streams import Log, Stream, Streams, raise_passing
@@ -243,7 +243,7 @@ class Resumption:
             OSError: it cannot be opened or watched.
             OpenRefusedError: it must not be opened, or is another file by now.
         """
-        fd = open_log(path, _pass_by)
+        fd = open_log(path, pass_by)
         try:
             status = os.fstat(fd)
             if (status.st_dev, status.st_ino) != one.identity:
@@ -303,7 +303,3 @@ def say_lost(log: Log, what: str) -> None:
     """Say of the file that was read last why what came after that is not read."""
     text = f"log '{log.path}' was rotated while lognot did not run, and the file that was read {what}"
     log.say(Event.RESUME_LOST, ERROR, text)
-
-
-def _pass_by(directory: int, name: bytes) -> None:
-    """The directories on the way to a rotated file need no watch."""

@@ -286,6 +286,15 @@ def _nobody(message: Message, fd: int) -> None:
     """There is no monitor now; the next one is told everything."""
 
 
+def leads_to_current(log: Log) -> bool:
+    """Say whether a log's path leads to the file that it led to; asked by name, which takes nothing."""
+    stream = log.streams.get(log.current)
+    with suppress(OSError):
+        status = os.stat(log.path)
+        return stream is not None and stream.identity == (status.st_dev, status.st_ino)
+    return False
+
+
 def raise_passing(error: Exception) -> None:
     """Raise an error again that comes of a limit of the system: what met it is tried again."""
     if isinstance(error, OSError) and error.errno in PASSING:

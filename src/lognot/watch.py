@@ -42,22 +42,34 @@ DIRECTORY_MASK: int = (
     | pyinotify.IN_MOVE_SELF
     | pyinotify.IN_ONLYDIR
 )
+# What tells where a file of a log is moved to.
+RENAME_MASK: int = (
+    pyinotify.IN_MOVED_FROM | pyinotify.IN_MOVED_TO | pyinotify.IN_DELETE | pyinotify.IN_ONLYDIR
+)
 MODIFIED: int = pyinotify.IN_MODIFY
 ATTRIBUTES: int = pyinotify.IN_ATTRIB
 CLOSED: int = pyinotify.IN_CLOSE_WRITE
+MOVED_FROM: int = pyinotify.IN_MOVED_FROM
+MOVED_TO: int = pyinotify.IN_MOVED_TO
+DELETED: int = pyinotify.IN_DELETE
 IGNORED: int = pyinotify.IN_IGNORED
 OVERFLOWED: int = pyinotify.IN_Q_OVERFLOW
 
 READ_BYTES = 64 * 1024  # at most some 2,000 events in one read; the next turn of the loop takes the rest
 _HEADER = struct.Struct("iIII")  # struct inotify_event: wd, mask, cookie, length of the name
+_LONGEST_EVENT = _HEADER.size + 256  # bytes; a name of NAME_MAX and its NUL
 
 
 class Event(NamedTuple):
-    """One event: the watch descriptor, what happened, and to which name of the directory (b"": to itself)."""
+    """One event: the watch descriptor, what happened, and to which name of the directory (b"": to itself).
+
+    The two events of a rename have the same cookie.
+    """
 
     wd: int
     mask: int
     name: bytes
+    cookie: int = 0
 
 
 class WatchLimitError(OSError):
@@ -149,23 +161,26 @@ def _limit_error(number: int, sysctl: str) -> WatchLimitError:
     return WatchLimitError(number, f"inotify limit reached, raise the sysctl fs.inotify.{sysctl}")
 
 
-def read_events(fd: int) -> list[Event]:
-    """Give the events that wait on an inotify descriptor, none when none wait.
+def read_events(fd: int) -> tuple[list[Event], bool]:
+    """Read events that wait on an inotify descriptor.
+
+    Returns: the events, and whether there may be more of them.
 
     Raises:
         OSError: the descriptor cannot be read (inotify(7)).
     """
     try:
-        return list(parse_events(os.read(fd, READ_BYTES)))
+        data = os.read(fd, READ_BYTES)
     except BlockingIOError:
-        return []
+        return [], False
+    return list(parse_events(data)), len(data) > READ_BYTES - _LONGEST_EVENT
 
 
 def parse_events(data: bytes) -> Iterator[Event]:
     """Take apart what read(2) gives for an inotify descriptor."""
     at = 0
     while at + _HEADER.size <= len(data):
-        wd, mask, _, length = _HEADER.unpack_from(data, at)
+        wd, mask, cookie, length = _HEADER.unpack_from(data, at)
         at += _HEADER.size
-        yield Event(wd, mask, data[at : at + length].rstrip(b"\0"))
+        yield Event(wd, mask, data[at : at + length].rstrip(b"\0"), cookie)
         at += length

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable
 from contextlib import suppress
@@ -268,6 +269,95 @@ def test_logrotate_copytruncate(service: Callable[..., Service], tmp_path: Path,
         6,
         lambda: _logrotate(tmp_path, lone_log, "copytruncate", "compress"),
     )
+
+
+# Several rotations before anybody has looked.
+
+
+def number_the_files(log: Path) -> None:
+    """The newest has the largest number."""
+    log.rename(log.with_name(f"log.{len(os.listdir(log.parent))}"))
+
+
+def move_the_files_up(log: Path) -> None:
+    """The newest is 1, as with logrotate."""
+    for number in range(len(os.listdir(log.parent)) - 1, 0, -1):
+        log.with_name(f"log.{number}").rename(log.with_name(f"log.{number + 1}"))
+    log.rename(log.with_name("log.1"))
+
+
+def compress_the_one_before(log: Path) -> None:
+    """As logrotate's `compress` and `delaycompress`; the file that lognot knows is compressed meanwhile."""
+    last = log.with_name("log.1")
+    if last.exists():
+        subprocess.run(["gzip", last], check=True)
+    log.rename(last)
+
+
+@pytest.mark.parametrize("role", ["supervisor", "monitor"])
+@pytest.mark.parametrize(
+    ("rotate", "rotations"), [(number_the_files, 3), (move_the_files_up, 3), (compress_the_one_before, 2)]
+)
+def test_several_rotations_while_nobody_looks(
+    service: Callable[..., Service],
+    lone_log: Path,
+    rotate: Callable[[Path], None],
+    rotations: int,
+    role: str,
+) -> None:
+    """The files in between were never seen under the log's name."""
+    lognot = service(counting_items(str(lone_log), 10 * (rotations + 1))).start()
+    with held(lognot.pid if role == "supervisor" else lognot.role(role)):
+        for number in range(rotations + 1):
+            if number:
+                rotate(lone_log)
+            append(lone_log, "".join(f"line {line}\n" for line in range(10 * number, 10 * number + 10)))
+    assert_each_line_once(lognot)
+    assert lognot.log.count("was rotated twice before it was looked at") == rotations - 1
+
+
+@pytest.mark.parametrize(
+    ("rotate", "rotations"), [(number_the_files, 300), (move_the_files_up, 60)], ids=["number", "move"]
+)
+def test_rotations_faster_than_anybody_looks(
+    service: Callable[..., Service], lone_log: Path, rotate: Callable[[Path], None], rotations: int
+) -> None:
+    lognot = service(counting_items(str(lone_log), 5 * rotations)).start()
+    for number in range(rotations):
+        if number:
+            rotate(lone_log)
+        append(lone_log, "".join(f"line {line}\n" for line in range(5 * number, 5 * number + 5)))
+    assert_each_line_once(lognot)
+
+
+@pytest.mark.parametrize("rotate", [number_the_files, move_the_files_up])
+def test_a_stop_right_after_rotations(
+    service: Callable[..., Service], lone_log: Path, rotate: Callable[[Path], None]
+) -> None:
+    """What was written before the stop is read, in files too that nobody has looked at by then."""
+    lognot = service(counting_items(str(lone_log), 50)).start()
+    for number in range(10):
+        if number:
+            rotate(lone_log)
+        append(lone_log, "".join(f"line {line}\n" for line in range(5 * number, 5 * number + 5)))
+    assert lognot.stop() == 0
+    assert lognot.log.count("[ALL] fired") == 1
+    assert "[TWICE] fired" not in lognot.log
+
+
+@pytest.mark.parametrize("rotate", [number_the_files, move_the_files_up])
+def test_several_rotations_while_there_is_no_monitor(
+    service: Callable[..., Service], lone_log: Path, rotate: Callable[[Path], None]
+) -> None:
+    """Nobody was told of the names; they and the times tell."""
+    lognot = service(counting_items(str(lone_log), 40)).start()
+    with held(lognot.pid):
+        append(lone_log, "".join(f"line {line}\n" for line in range(10)))
+        os.kill(lognot.role("monitor"), signal.SIGKILL)
+        for number in range(1, 4):
+            rotate(lone_log)
+            append(lone_log, "".join(f"line {line}\n" for line in range(10 * number, 10 * number + 10)))
+    assert_each_line_once(lognot)
 
 
 # What it costs.

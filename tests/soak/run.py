@@ -127,12 +127,13 @@ class Soak:
     # What happens.
 
     def rotate(self) -> None:
-        """Rotate one log, or all of them at once."""
+        """Rotate one log, or all of them at once; also several times, whether anybody looks or not."""
         names = LOGS if self._random.random() < 0.3 else (self._random.choice(LOGS),)
         for name in names:
-            # A file that comes and goes before anybody has looked is nobody's.
+            # Or the oldest might be gone before the service that was just killed goes on.
             wait_for(lambda name=name: has_open(self._service.pid, self._logs / name), "the log open")  # type: ignore[misc]
-            self._writers[name].rotate(KEEP)
+            for _ in range(self._random.randint(1, KEEP - 1)):
+                self._writers[name].rotate(KEEP)
 
     def reload(self) -> None:
         """Reload: as it is, with an item more, or with an error."""

@@ -7,17 +7,19 @@ import fcntl
 import gc
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest.mock import patch
 
 import pytest
 
-from lognot import logs, streams, watch
+from lognot import logs, streams, unseen, watch
 from lognot.journal import Event, Journal
 from lognot.ledger import NOT_BEGUN, Ledger, Position
 from lognot.logs import MAX_REMEMBERED, MAX_ROTATED, Logs
 from lognot.messages import LogLooked, LogOpened, Message, Start, StreamUnwritten, UseWatches, encode
+from lognot.opening import Visit
+from lognot.unseen import MAX_MISSES
 from lognot.watch import Watches, WatchLimitError
 from unit.records import Records
 
@@ -89,6 +91,12 @@ def world(tmp_path: Path) -> Iterator[World]:
     if made.logs._streams._watches is not None:
         made.logs._streams._watches.close()
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def open_files() -> int:
+    """How many descriptors there are of other things than events."""
+    links = [f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd")]
+    return sum(os.readlink(link) != "anon_inode:inotify" for link in links if os.path.lexists(link))
 
 
 def watch_count(world: World) -> int:
@@ -334,13 +342,13 @@ def test_two_paths_to_one_file(world: World) -> None:
 
 def test_a_log_that_leaves_the_config_is_closed(world: World) -> None:
     world.start()
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_files()
     assert world.logs.path(1) == str(world.path)
     [opened], _ = world.look()
     world.rotate()
-    assert len(os.listdir("/proc/self/fd")) == before + 2
+    assert open_files() == before + 2
     assert world.logs.configure([]) == {}
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_files() == before
     assert watch_count(world) == 0
     world.logs.look(1)
     world.logs.unwritten(opened.stream_id)
@@ -369,7 +377,7 @@ def test_a_limit_of_watches_is_tried_again(world: World) -> None:
 
 def test_a_file_that_cannot_be_watched_leaves_nothing_open(world: World) -> None:
     world.start()
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_files()
     real = Watches.add
 
     def no_files(watches: Watches, fd: int, mask: int) -> int:
@@ -380,7 +388,7 @@ def test_a_file_that_cannot_be_watched_leaves_nothing_open(world: World) -> None
     with patch.object(Watches, "add", no_files):
         for _ in range(3):
             assert world.look()[1].stream_id == 0
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_files() == before
     assert world.look()[0][0].start is Start.END
 
 
@@ -431,7 +439,7 @@ def test_a_log_that_could_not_be_watched_first_is_read_from_its_end_then(world: 
 
 def test_a_descriptor_that_cannot_be_passed_is_passed_later(world: World) -> None:
     world.start()
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_files()
     count = watch_count(world)
 
     def refuse(message: Message, fd: int) -> None:
@@ -440,7 +448,7 @@ def test_a_descriptor_that_cannot_be_passed_is_passed_later(world: World) -> Non
 
     with patch.object(world.logs._streams, "send", refuse):
         world.logs.look(1)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_files() == before
     assert watch_count(world) == count
     assert len(world.look()[0]) == 1
 
@@ -469,9 +477,9 @@ def test_too_many_open_files_are_refused(tmp_path: Path) -> None:
     for path in paths:
         path.touch()
     world.start(*paths)
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_files()
     assert [len(world.look(log_id)[0]) for log_id in (1, 2, 3)] == [1, 1, 0]
-    assert len(os.listdir("/proc/self/fd")) == before + 2
+    assert open_files() == before + 2
     assert world.records.events[-1] is Event.LOG_REFUSED
     world.logs.configure(str(path) for path in paths[1:])
     assert len(world.look(3)[0]) == 1
@@ -597,3 +605,174 @@ def test_nothing_stays_open_that_cannot_be_looked_at(world: World, tries: int) -
     world.logs.configure([])
     world.monitor.take()
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+# Rotated twice before anybody looked.
+
+
+def test_a_file_that_came_and_went_is_found(world: World) -> None:
+    world.start()
+    [old], _ = world.look()
+    world.path.rename(world.directory / "log.2")
+    world.path.write_text("between\n")
+    inode = world.path.stat().st_ino
+    world.path.rename(world.directory / "any name")
+    world.path.touch()
+    opened, looked = world.look()
+    assert [message.start for message in opened] == [Start.BEGIN, Start.BEGIN]
+    assert world.monitor.inodes[opened[0].stream_id] == inode
+    assert looked.stream_id == opened[1].stream_id
+    assert world.records.events == [Event.LOG_OPENED, Event.LOG_ROTATED, Event.LOG_ROTATED]
+    assert "reading 'any name' too" in world.records.messages[1]
+    assert world.look() == ([], looked)
+    assert old.stream_id not in {message.stream_id for message in opened}
+
+
+def test_a_file_that_came_and_went_while_there_is_no_log_now(world: World) -> None:
+    world.start()
+    world.look()
+    for name in ("log.2", "log.1"):
+        world.path.rename(world.directory / name)
+        if name == "log.2":
+            world.path.touch()
+    [between], looked = world.look()
+    assert (between.start, looked.stream_id) == (Start.BEGIN, 0)
+
+
+def test_a_file_that_was_there_before_the_start_is_history(world: World) -> None:
+    """The log was rotated between the first walk of its path and the first file that could be opened."""
+    world.start()
+    with patch.object(Watches, "add", no_file_watch):
+        world.look()
+    world.path.rename(world.directory / "log.1")
+    world.path.touch()
+    opened, _ = world.look()
+    assert len(opened) == 1
+    assert world.logs.limited() == []
+
+
+def no_file_watch(watches: Watches, fd: int, mask: int, add: Callable[..., int] = Watches.add) -> int:
+    if mask == watch.FILE_MASK:
+        raise WatchLimitError(errno.ENOSPC, "inotify limit reached")
+    return add(watches, fd, mask)
+
+
+def rotate_twice(world: World) -> None:
+    for number in (2, 1):
+        world.path.rename(world.directory / f"log.{number}")
+        world.path.touch()
+
+
+def test_a_file_that_came_and_went_at_a_limit_is_opened_later(world: World) -> None:
+    world.start()
+    world.look()
+    rotate_twice(world)
+    with patch.object(Watches, "add", no_file_watch):
+        for _ in range(3):
+            world.look()
+    assert world.logs.limited() == [1]
+    (world.directory / "log.1").rename(world.directory / "log.0")
+    opened, looked = world.look()
+    assert world.monitor.inodes[opened[0].stream_id] == (world.directory / "log.0").stat().st_ino
+    assert looked.stream_id == opened[1].stream_id
+    assert world.logs.limited() == []
+
+
+def test_a_name_that_changes_before_it_is_reported(world: World) -> None:
+    """The kernel moves the file first, and reports it then."""
+    world.start()
+    world.look()
+    rotate_twice(world)
+    real = unseen.open_log
+
+    def not_there(path: str, visit: Visit) -> int:
+        if path.endswith("log.1"):
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory")
+        return real(path, visit)
+
+    with patch.object(unseen, "open_log", not_there):
+        [current], _ = world.look()
+    assert world.logs.limited() == [1]
+    [between], looked = world.look()
+    assert (between.start, looked.stream_id) == (Start.BEGIN, current.stream_id)
+    assert world.logs.limited() == []
+
+
+def test_a_name_at_which_there_never_is_anything_is_given_up(world: World) -> None:
+    world.start()
+    world.look()
+    rotate_twice(world)
+    real = unseen.open_log
+
+    def not_there(path: str, visit: Visit) -> int:
+        if not path.endswith("log"):
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory")
+        return real(path, visit)
+
+    with patch.object(unseen, "open_log", not_there):
+        for _ in range(MAX_MISSES):
+            world.look()
+            assert world.logs.limited() in ([1], [])
+    assert world.logs.limited() == []
+
+
+def test_a_file_that_goes_on_while_it_is_opened(world: World) -> None:
+    """Another one comes to its name just then."""
+    world.start()
+    world.look()
+    rotate_twice(world)
+    inode = (world.directory / "log.1").stat().st_ino
+    real = unseen.open_log
+
+    def moved_on(path: str, visit: Visit) -> int:
+        if path.endswith("log.1") and not (world.directory / "log.9").exists():
+            (world.directory / "log.1").rename(world.directory / "log.9")
+            (world.directory / "log.1").write_text("of somebody else\n")
+        return real(path, visit)
+
+    with patch.object(unseen, "open_log", moved_on):
+        opened, _ = world.look()
+    assert world.monitor.inodes[opened[0].stream_id] == inode
+    assert len(opened) == 2
+
+
+def test_a_link_to_a_secret_that_came_and_went_is_not_followed(world: World, tmp_path: Path) -> None:
+    """Whoever owns the directory renames what he likes."""
+    secret = tmp_path / "secret"
+    secret.write_text("root's\n")
+    secret.chmod(0o600)
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    (theirs / "log").touch()
+    for path in (theirs, theirs / "log"):
+        os.chown(path, 65534, 65534)
+    world.start(theirs / "log")
+    world.look()
+    (theirs / "log").rename(theirs / "log.2")
+    (theirs / "log").symlink_to(secret)
+    (theirs / "log").rename(theirs / "log.1")
+    (theirs / "log").touch()
+    os.chown(theirs / "log", 65534, 65534)
+    opened, _ = world.look()
+    inodes = [world.monitor.inodes[message.stream_id] for message in opened]
+    assert inodes == [(theirs / "log").stat().st_ino]
+    assert world.logs.limited() == [1]  # tried again, in vain
+    for _ in range(MAX_MISSES):
+        assert world.look()[0] == []
+    assert world.logs.limited() == []
+
+
+def test_after_a_full_queue_names_and_times_tell(world: World) -> None:
+    world.start()
+    world.look()
+    history = world.directory / "log.7"
+    history.touch()
+    os.utime(history, (1, 1))
+    rotate_twice(world)
+    with patch.object(watch, "read_events", return_value=([watch.Event(-1, watch.OVERFLOWED, b"")], False)):
+        opened, looked = world.look()
+    assert [world.monitor.inodes[message.stream_id] for message in opened] == [
+        (world.directory / "log.1").stat().st_ino,
+        world.path.stat().st_ino,
+    ]
+    assert world.look() == ([], looked)

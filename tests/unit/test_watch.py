@@ -57,15 +57,23 @@ events = st.lists(
         wd=st.integers(-1, 2**31 - 1),
         mask=st.integers(0, 2**32 - 1),
         name=st.binary(max_size=255).map(lambda name: name.replace(b"\0", b"x")),
+        cookie=st.integers(0, 2**32 - 1),
     ),
     max_size=10,
 )
 
 
+def reported(watches: Watches) -> list[Event]:
+    """What the kernel reports, in short."""
+    found, may_be_more = read_events(watches.fileno())
+    assert not may_be_more
+    return found
+
+
 def encoded(event: Event) -> bytes:
     """As inotify(7) has it: the name is padded with NULs, at least one, where there is a name."""
     padded = event.name.ljust((len(event.name) // 16 + 1) * 16, b"\0") if event.name else b""
-    return HEADER.pack(event.wd, event.mask, 0, len(padded)) + padded
+    return HEADER.pack(event.wd, event.mask, event.cookie, len(padded)) + padded
 
 
 @given(events)
@@ -99,16 +107,16 @@ def test_what_happens_to_a_file_is_reported(watches: Watches, tmp_path: Path) ->
         wd = watches.add(fd, watch.FILE_MASK)
     with log.open("ab", buffering=0) as file:
         file.write(b"x")
-        assert read_events(watches.fileno()) == [Event(wd, watch.MODIFIED, b"")]
-        assert read_events(watches.fileno()) == []
+        assert reported(watches) == [Event(wd, watch.MODIFIED, b"")]
+        assert reported(watches) == []
         file.truncate(0)
-        assert read_events(watches.fileno()) == [Event(wd, watch.MODIFIED, b"")]
-    assert read_events(watches.fileno()) == [Event(wd, watch.CLOSED, b"")]
+        assert reported(watches) == [Event(wd, watch.MODIFIED, b"")]
+    assert reported(watches) == [Event(wd, watch.CLOSED, b"")]
     log.rename(tmp_path / "log.1")
-    assert read_events(watches.fileno()) == [Event(wd, pyinotify.IN_MOVE_SELF, b"")]
+    assert reported(watches) == [Event(wd, pyinotify.IN_MOVE_SELF, b"")]
     with opened(tmp_path / "log.1"):  # else the inode goes, too
         (tmp_path / "log.1").unlink()
-        assert read_events(watches.fileno()) == [Event(wd, watch.ATTRIBUTES, b"")]
+        assert reported(watches) == [Event(wd, watch.ATTRIBUTES, b"")]
 
 
 def test_what_changes_a_name_is_reported(watches: Watches, tmp_path: Path) -> None:
@@ -116,30 +124,30 @@ def test_what_changes_a_name_is_reported(watches: Watches, tmp_path: Path) -> No
         wd = watches.add(fd, watch.DIRECTORY_MASK)
     log = tmp_path / "log"
 
-    def reported() -> list[tuple[int, bytes]]:
-        found = read_events(watches.fileno())
+    def changed() -> list[tuple[int, bytes]]:
+        found = reported(watches)
         assert all(event.wd == wd for event in found)
         return [(event.mask & ~pyinotify.IN_ISDIR, event.name) for event in found]
 
     log.touch()
-    assert (pyinotify.IN_CREATE, b"log") in reported()
+    assert (pyinotify.IN_CREATE, b"log") in changed()
     log.chmod(0o600)
-    assert reported() == [(watch.ATTRIBUTES, b"log")]
+    assert changed() == [(watch.ATTRIBUTES, b"log")]
     log.rename(tmp_path / "log.1")
-    assert reported() == [(pyinotify.IN_MOVED_FROM, b"log"), (pyinotify.IN_MOVED_TO, b"log.1")]
+    assert changed() == [(pyinotify.IN_MOVED_FROM, b"log"), (pyinotify.IN_MOVED_TO, b"log.1")]
     (tmp_path / "new").symlink_to("log.1")
     os.rename(tmp_path / "new", log)
-    assert (pyinotify.IN_MOVED_TO, b"log") in reported()
+    assert (pyinotify.IN_MOVED_TO, b"log") in changed()
     log.unlink()
-    assert reported() == [(pyinotify.IN_DELETE, b"log")]
+    assert changed() == [(pyinotify.IN_DELETE, b"log")]
     (tmp_path / os.fsdecode(b"\xff\n")).touch()
-    assert (pyinotify.IN_CREATE, b"\xff\n") in reported()
+    assert (pyinotify.IN_CREATE, b"\xff\n") in changed()
     tmp_path.chmod(0o711)
-    assert reported() == [(watch.ATTRIBUTES, b"")]
+    assert changed() == [(watch.ATTRIBUTES, b"")]
     tmp_path.rename(tmp_path.with_name("moved"))
-    assert reported() == [(pyinotify.IN_MOVE_SELF, b"")]
+    assert changed() == [(pyinotify.IN_MOVE_SELF, b"")]
     (tmp_path.with_name("moved")).rename(tmp_path)
-    reported()
+    changed()
 
 
 def test_what_is_read_is_not_reported(watches: Watches, tmp_path: Path) -> None:
@@ -150,7 +158,7 @@ def test_what_is_read_is_not_reported(watches: Watches, tmp_path: Path) -> None:
         watches.add(fd, watch.FILE_MASK)
         (tmp_path / "log").read_text()
         os.listdir(tmp_path)
-        assert read_events(watches.fileno()) == []
+        assert reported(watches) == []
 
 
 def test_a_file_that_is_opened_later_has_its_watch_descriptor_again(watches: Watches, tmp_path: Path) -> None:
@@ -170,7 +178,7 @@ def test_a_watch_ends_with_its_last_user(watches: Watches, tmp_path: Path) -> No
     assert watched(watches) == {of_directory, of_file}
     watches.release(of_file)
     assert watched(watches) == {of_directory}
-    assert read_events(watches.fileno()) == [Event(of_file, watch.IGNORED, b"")]
+    assert reported(watches) == [Event(of_file, watch.IGNORED, b"")]
     watches.release(of_directory)
     assert watched(watches) == set()
 
