@@ -179,6 +179,10 @@ class Logs:
         except OpenRefusedError as error:
             trouble = str(error)
         except OSError as error:
+            if isinstance(error, WatchLimitError) and self._unseen.give_way():
+                self._streams.release(wd for wd, _ in watches)
+                self.look(log_id)
+                return
             trouble = reason_of(error)
             log.limited = error.errno in PASSING
             if isinstance(error, (FileNotFoundError, NotADirectoryError)):

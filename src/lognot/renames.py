@@ -22,6 +22,7 @@ class Renames:
         self._places: dict[int, Place] = {}  # of logs
         self._logs_at: dict[Place, set[int]] = {}
         self._incomplete: set[int] = set()  # logs of which something was missed
+        self._gave_way = False
 
     def follow(self, log_id: int, directory: int, name: bytes) -> None:
         """Follow from now on what is renamed from a name, which is a log's.
@@ -29,6 +30,9 @@ class Renames:
         Args:
             directory: an open descriptor of the one that the name is in.
         """
+        if self._gave_way:
+            self._incomplete.add(log_id)
+            return
         try:
             if self._watches is None:
                 self._watches = watch.Watches()
@@ -60,6 +64,20 @@ class Renames:
                 del self._logs_at[place]
         if not self._places:
             self.close()
+
+    def give_way(self) -> bool:
+        """Leave the watches to what cannot do without any; False when there are none.
+
+        There is a limit to those of a user. From now on nothing is followed, and everything is incomplete.
+        """
+        if self._watches is None:
+            return False
+        self._gave_way = True
+        self._incomplete.update(self._places)
+        self._places.clear()
+        self._logs_at.clear()
+        self.close()
+        return True
 
     def close(self) -> None:
         """Follow nothing any more."""

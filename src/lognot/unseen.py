@@ -42,6 +42,10 @@ class Unseen:
         """A log is watched no more."""
         self._renames.forget(log.log_id)
 
+    def give_way(self) -> bool:
+        """Leave the watches to what cannot do without any; False when there are none."""
+        return self._renames.give_way()
+
     def logs(self) -> set[int]:
         """Give the logs of which there still are such files, as far as is known: look at them again."""
         return self._renames.unsettled()

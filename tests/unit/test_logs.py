@@ -19,7 +19,7 @@ from lognot.ledger import NOT_BEGUN, Ledger, Position
 from lognot.logs import MAX_REMEMBERED, MAX_ROTATED, Logs
 from lognot.messages import LogLooked, LogOpened, Message, Start, StreamUnwritten, UseWatches, encode
 from lognot.opening import Visit
-from lognot.unseen import MAX_MISSES
+from lognot.unseen import MAX_AT_ONCE, MAX_MISSES
 from lognot.watch import Watches, WatchLimitError
 from unit.records import Records
 
@@ -759,6 +759,39 @@ def test_a_link_to_a_secret_that_came_and_went_is_not_followed(world: World, tmp
     assert world.logs.limited() == [1]  # tried again, in vain
     for _ in range(MAX_MISSES):
         assert world.look()[0] == []
+    assert world.logs.limited() == []
+
+
+def test_many_files_that_came_and_went_are_opened_bit_by_bit(world: World) -> None:
+    """Other logs wait meanwhile."""
+    world.start()
+    world.look()
+    for number in range(MAX_AT_ONCE + 2):
+        world.path.rename(world.directory / f"log.{number}")
+        world.path.touch()
+    assert len(world.look()[0]) == MAX_AT_ONCE  # the one that is known is one of them
+    assert world.logs.limited() == [1]
+    assert len(world.look()[0]) == 2
+    assert world.logs.limited() == []
+
+
+def test_files_that_came_and_went_need_no_watch_that_others_need(world: World) -> None:
+    """The limit of watches is met by the one that tells of renames; names and times tell then."""
+    real = Watches.add
+
+    def one_of_files(watches: Watches, fd: int, mask: int) -> int:
+        if mask == watch.FILE_MASK and world.logs._unseen._renames._places:
+            raise WatchLimitError(errno.ENOSPC, "inotify limit reached")
+        return real(watches, fd, mask)
+
+    world.start()
+    with patch.object(Watches, "add", one_of_files):
+        assert len(world.look()[0]) == 1
+        rotate_twice(world)
+        opened, _ = world.look()
+    assert world.monitor.inodes[opened[0].stream_id] == (world.directory / "log.1").stat().st_ino
+    assert len(opened) == 2
+    assert world.records.events[0] is Event.LOG_OPENED  # not a word of it
     assert world.logs.limited() == []
 
 

@@ -112,6 +112,27 @@ def test_a_limit_of_watches_is_incomplete(renames: Renames, tmp_path: Path) -> N
     assert names(renames, 1) == [b"log.1"]  # by the watch that there was
 
 
+def test_others_need_the_watches_more(renames: Renames, tmp_path: Path) -> None:
+    assert not renames.give_way()
+    logs = [tmp_path / "a", tmp_path / "b"]
+    for log_id, log in enumerate(logs, 1):
+        follow(renames, log_id, log)
+        log.touch()
+        log.rename(tmp_path / f"{log.name}.1")
+    renames.read()
+    assert renames.give_way()
+    assert not renames.give_way()
+    for log_id in (1, 2):
+        assert renames.is_incomplete(log_id)
+        assert renames.moved(log_id) == []
+        renames.complete(log_id)
+    follow(renames, 1, logs[0])
+    assert renames.is_incomplete(1)
+    renames.forget(1)
+    assert not renames.is_incomplete(1)
+    assert not renames.give_way()
+
+
 def test_more_renames_than_one_read_takes(renames: Renames, tmp_path: Path) -> None:
     log, other = tmp_path / "log", tmp_path / ("x" * 200)
     follow(renames, 1, log)
