@@ -12,7 +12,7 @@ from contextlib import suppress
 from lognot.errors import OpenRefusedError, reason_of
 from lognot.journal import INFO, WARNING, Event, Journal
 from lognot.ledger import MAX_OFFSET, Ledger
-from lognot.messages import MAX_WATCHES, LogLooked, Start, StreamUnwritten
+from lognot.messages import LogLooked, Start, StreamUnwritten
 from lognot.opening import born, has_writer, open_log
 from lognot.quota import Quota, QuotaJournal
 from lognot.resuming import Resumption, say_lost
@@ -55,6 +55,7 @@ class Logs:
             paths: absolute.
             resuming: those of them that the next service is to go on with.
         """
+        self._unseen.try_again()
         wanted = set(paths)
         for path in [path for path in self._ids if path not in wanted]:
             log = self._logs.pop(self._ids.pop(path))
@@ -104,7 +105,9 @@ class Logs:
         found = [*(resumption.positions() if resumption else ()), *self._streams.positions(log)]
         # Beyond the limit: a monitor that was taken over has written that.
         sound = [one for one in found if one.position.offset <= MAX_OFFSET]
-        return tuple(sorted(sound, key=lambda one: one.position.stream_id))
+        current = log.streams.get(log.current)
+        last = current.identity if current else None
+        return tuple(sorted(sound, key=lambda one: (one.identity == last, one.position.stream_id)))
 
     def _new_log(self, path: str) -> Log:
         quota = Quota(LOG_BURST_BYTES, LOG_BYTES_PER_S)
@@ -163,6 +166,8 @@ class Logs:
             for stream in log.streams.values():
                 if not stream.wd:  # a limit was in the way
                     self._streams.pass_on(log, stream)
+            if not self._is_followed(log):
+                self._unseen.pass_over(log)
             fd = open_log(log.path, lambda directory, name: self._visit(log, directory, name, watches))
             try:
                 status = os.fstat(fd)
@@ -179,7 +184,7 @@ class Logs:
         except OpenRefusedError as error:
             trouble = str(error)
         except OSError as error:
-            if isinstance(error, WatchLimitError) and self._unseen.give_way():
+            if isinstance(error, WatchLimitError) and self._give_way():
                 self._streams.release(wd for wd, _ in watches)
                 self.look(log_id)
                 return
@@ -187,11 +192,14 @@ class Logs:
             log.limited = error.errno in PASSING
             if isinstance(error, (FileNotFoundError, NotADirectoryError)):
                 event = Event.LOG_MISSING
-                try:
+        if trouble and not log.limited:
+            try:
+                if event is Event.LOG_MISSING:
                     self._resume(log, None)
-                    self._take_unseen(log)
-                except (OpenRefusedError, OSError):
-                    log.limited = True
+                self._take_unseen(log)
+            except (OpenRefusedError, OSError):
+                log.limited = True
+            if event is Event.LOG_MISSING:
                 log.start = Start.BEGIN  # whatever appears is new
         if log.limited:  # the path cannot be walked: go on with what there is
             self._streams.release(wd for wd, _ in watches)
@@ -279,8 +287,6 @@ class Logs:
                 log.first_seen = ((status.st_dev, status.st_ino), status.st_size)
 
     def _visit(self, log: Log, directory: int, name: bytes, watches: list[tuple[int, bytes]]) -> None:
-        if len(watches) >= MAX_WATCHES:  # whoever owns a link on the way can make it wind
-            raise OpenRefusedError(f"leads through too many directories; expected at most {MAX_WATCHES}")
         self._unseen.follow(log, directory, name)
         try:
             watches.append((self._streams.watch_directory(directory), name))
@@ -330,11 +336,26 @@ class Logs:
         Raises:
             OSError: a limit of the system was met.
         """
-        if log.start is Start.END or log.log_id in self._resumptions:
-            self._unseen.pass_over(log)
-        else:
+        if self._is_followed(log):
             self._unseen.open(log)
             self._push_out(log)
+        elif log.start is Start.END:  # it may have left while the path was walked
+            self._unseen.pass_over(log)
+
+    def _is_followed(self, log: Log) -> bool:
+        """What leaves the log's name is to be read; before, it is history, or found in another way."""
+        return log.start is not Start.END and log.log_id not in self._resumptions
+
+    def _give_way(self) -> bool:
+        """Leave the watches that there are to what cannot do without any; False when that was done before."""
+        if not self._unseen.give_way():
+            return False
+        text = (
+            "inotify limit reached, raise the sysctl fs.inotify.max_user_watches: until the next reload, "
+            "files of a log that is rotated several times within a moment are found by names and times only"
+        )
+        self._journal.write(Event.SELF_ERROR, WARNING, text)
+        return True
 
     def _finish_resuming(self, log: Log) -> None:
         resumption = self._resumptions.pop(log.log_id, None)
@@ -405,4 +426,4 @@ class Logs:
 
 def _pushed_out(log: Log) -> list[int]:
     """Give the streams for which there are too many newer ones."""
-    return list(log.streams)[: -MAX_ROTATED - 1]
+    return sorted(stream_id for stream_id in log.streams if stream_id != log.current)[:-MAX_ROTATED]

@@ -22,6 +22,7 @@ class Moved:
     log_id: int
     directory: int  # its watch: what goes to another directory is followed no further
     place: Place | None = None  # where it is; None: it is being moved, or followed no further
+    stream_id: int = 0  # what it is to be as a stream: streams are in the order in which files were current
     misses: int = 0  # how often there was nothing at its name
 
 
@@ -39,13 +40,16 @@ class Moves:
         Returns: those of which there are too many files; the oldest one was forgotten.
         """
         files, crowded = self._at.pop(place, []), []
+        back = {file.log_id for file in files}  # it came back to the log's name, and is followed already
         for log_id in log_ids:
-            of_log = self.of_log(log_id)
+            if log_id in back:
+                continue
+            of_log = self._of_log.setdefault(log_id, {})
             if len(of_log) >= MAX_FILES:
-                self.forget(of_log[0])
+                self.forget(next(iter(of_log)))
                 crowded.append(log_id)
             files.append(Moved(log_id, place[0]))
-            self._of_log.setdefault(log_id, {})[files[-1]] = None
+            of_log[files[-1]] = None
         for file in files:
             file.place = None
         if files:

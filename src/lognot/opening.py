@@ -32,6 +32,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from lognot.errors import OpenRefusedError
+from lognot.messages import MAX_WATCHES
 
 MAX_SYMLINKS = 40  # as the kernel (path_resolution(7))
 MAX_NAME_BYTES = 255  # NAME_MAX; a link's target can hold longer names, which no directory has
@@ -94,6 +95,7 @@ class _Walk:
         self._names = _names(os.fsencode(path))
         self._directory = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self._links = 0
+        self._visits = 0
         self._lookups = 0
         self._owner_wanted: int | None = None  # a link that was followed on this condition
 
@@ -105,6 +107,9 @@ class _Walk:
             name = self._names.pop()
             if len(name) > MAX_NAME_BYTES:
                 raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), self._path)
+            self._visits += 1
+            if self._visits > MAX_WATCHES:  # whoever owns a link on the way can make it wind
+                raise OpenRefusedError(f"leads through too many directories; expected at most {MAX_WATCHES}")
             self._visit(self._directory, name)
             fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._directory)
             try:

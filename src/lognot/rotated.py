@@ -19,8 +19,8 @@ from dataclasses import dataclass
 
 MAX_ENTRIES = 65_536  # of a directory that are looked at: whoever owns it could go on for ever
 MAX_COPIES = 16  # of a log that are tried
-# What a rotated file's name has besides its log's. The monitor gets those before anybody knows what they are.
-_ROTATED = re.compile("[._-]([0-9]+([._T:-][0-9]+)*|bak|old|prev)")
+# What a copy is called behind the log's name. The monitor gets it before anybody knows whether it is one.
+_COPY = re.compile("[._-]([0-9]+([._T:-][0-9]+)*|bak|old|prev)")
 
 Identity = tuple[int, int]  # device and inode
 
@@ -74,13 +74,15 @@ def leftovers(
     found = {entry.identity: entry for entry in others if entry.identity in order}
     between: list[Entry] = []
     newest = found.get(last)
-    form = _form(base, newest.name) if newest is not None else ""
-    if newest is not None and form:
+    if newest is not None and newest.name.startswith(base) and newest.name != base:
+        form = _form(newest.name.removeprefix(base))
         between = [
             entry
             for entry in others
             if entry.identity not in order
-            and _form(base, entry.name) == form
+            and entry.name != base
+            and entry.name.startswith(base)
+            and _form(entry.name.removeprefix(base)) == form
             and entry.modified_ns >= newest.modified_ns
         ]
     known = [found[identity] for identity in order if identity in found]
@@ -101,7 +103,8 @@ def copies(entries: Iterable[Entry], base: str, least_bytes: int, known: Collect
         for entry in entries
         if entry.identity not in known
         and entry.size >= least_bytes
-        and _ROTATED.fullmatch(_mark(base, entry.name))
+        and entry.name.startswith(base)
+        and _COPY.fullmatch(entry.name.removeprefix(base))
     ]
     return sorted(found, key=lambda entry: entry.modified_ns, reverse=True)[:MAX_COPIES]
 
@@ -118,16 +121,6 @@ def on_other_device(wanted: Collection[Identity], there: Collection[Identity]) -
     return {identity: by_inode[identity[1]] for identity in gone if identity[1] in by_inode}
 
 
-def _form(base: str, name: str) -> str:
-    """What a name has besides the log's, with numbers and dates made equal."""
-    return re.sub("[0-9]+", "0", _mark(base, name))
-
-
-def _mark(base: str, name: str) -> str:
-    """What a name has besides the log's, behind it or before its extension; "": it is none of the log's."""
-    stem, extension = os.path.splitext(base)
-    if name.startswith(base):
-        return name.removeprefix(base)
-    if extension and name.startswith(stem) and name.endswith(extension):
-        return name[len(stem) : -len(extension)]
-    return ""
+def _form(name: str) -> str:
+    """A name with its numbers and dates made equal."""
+    return re.sub("[0-9]+", "0", name)

@@ -159,11 +159,13 @@ class Streams:
         one: SavedStream | None,
         *,
         history: int,
+        stream_id: int = 0,
     ) -> Stream:
         """Make a file a stream of its log and pass it on; owns the descriptor.
 
         Args:
             one: how far it was read, in the slot that it has, or without one in a new one.
+            stream_id: its number, from `number`; 0: the next one.
 
         Raises:
             OSError: it cannot be watched, or too many files are open; what it had is kept.
@@ -173,10 +175,11 @@ class Streams:
             slot, known = one.slot, one.position
         else:
             try:
-                slot, stream_id = self._take_slot(known=one is not None)
+                slot, next_id = self._take_slot(known=one is not None)
             except OSError:
                 os.close(fd)
                 raise
+            stream_id = stream_id or next_id
             known = replace(one.position, stream_id=stream_id) if one else Position(stream_id, NOT_BEGUN)
         identity = (status.st_dev, status.st_ino)
         size = status.st_size
@@ -193,6 +196,11 @@ class Streams:
             raise
         return stream
 
+    def number(self) -> int:
+        """Give the number of a stream that is added later, and is older than those that are added before."""
+        self._next_stream_id += 1
+        return self._next_stream_id - 1
+
     def _take_slot(self, *, known: bool) -> tuple[int, int]:
         """Give a slot of the ledger and a new stream's number.
 
@@ -204,8 +212,7 @@ class Streams:
         """
         if not self._free_slots:
             raise OSError(errno.EAGAIN, f"too many files are open; expected at most {MAX_STREAMS}")
-        self._next_stream_id += 1
-        return self._free_slots.pop(0 if known else -1), self._next_stream_id - 1
+        return self._free_slots.pop(0 if known else -1), self.number()
 
     def enroll(self, log: Log, stream: Stream) -> None:
         """Have the roll say what a slot is about, or nothing where the log does not go on."""
@@ -284,6 +291,13 @@ class Streams:
 
 def _nobody(message: Message, fd: int) -> None:
     """There is no monitor now; the next one is told everything."""
+
+
+def newest(log: Log) -> Stream | None:
+    """Give the file that a log's path leads to, or else the one that it led to last."""
+    return log.streams.get(log.current) or max(
+        log.streams.values(), key=lambda one: one.stream_id, default=None
+    )
 
 
 def leads_to_current(log: Log) -> bool:

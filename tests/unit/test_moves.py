@@ -100,6 +100,17 @@ def test_one_name_of_two_logs() -> None:
     assert [file.place for file in moves.of_log(8)] == [(1, b"log.2")]
 
 
+def test_a_file_that_comes_back_and_leaves_again_is_one() -> None:
+    """Else whoever moves one to and fro makes each event cost more than the one before."""
+    moves = Moves()
+    for number in range(100):
+        moves.moved_from((1, b"log"), 2 * number, [7])
+        moves.moved_to((1, b"log.1"), 2 * number)
+        moves.moved_from((1, b"log.1"), 2 * number + 1, [])
+        moves.moved_to((1, b"log"), 2 * number + 1)
+    assert len(moves.of_log(7)) == 1
+
+
 def test_there_is_an_end_to_what_is_kept() -> None:
     moves = Moves()
     for number in range(MAX_FILES):

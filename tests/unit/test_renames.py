@@ -20,7 +20,7 @@ def renames() -> Iterator[Renames]:
     before = len(os.listdir("/proc/self/fd"))
     made = Renames()
     yield made
-    made.close()
+    made._close()
     assert len(os.listdir("/proc/self/fd")) == before
 
 
@@ -47,7 +47,7 @@ def test_a_file_is_followed_to_its_last_name(renames: Renames, tmp_path: Path) -
     assert renames.unsettled() == {1}
     (tmp_path / "log.2").unlink()
     assert names(renames, 1) == [b"log.3"]
-    renames.settled(renames.moved(1)[0])
+    renames.settle(renames.moved(1)[0])
     assert renames.unsettled() == set()
     assert not renames.is_incomplete(1)
 

@@ -145,7 +145,7 @@ class Service:
             fds += [stream.fd for log in self.logs._logs.values() for stream in log.streams.values()]
             if self.logs._streams._watches is not None:
                 self.logs._streams._watches.close()
-            self.logs._unseen.close()
+            self.logs._unseen._renames._close()
         for fd in fds:
             if fd >= 0:
                 os.close(fd)
