@@ -295,8 +295,6 @@ class Logs:
         except OSError:  # a directory that we may pass but not read: changes in it go unseen
             return
 
-    # Files that the last service has left.
-
     def _read_to_an_end(self, log: Log, stream: Stream) -> None:
         stream.accepted = True
         resumption = self._resumptions.get(log.log_id)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from integration import accounts
 from integration.harness import Service, append, lines_of, wait_for
 from integration.writer import (
     REGEX,
@@ -314,6 +315,8 @@ def test_several_rotations_while_nobody_looks(
             append(lone_log, "".join(f"line {line}\n" for line in range(10 * number, 10 * number + 10)))
     assert_each_line_once(lognot)
     assert lognot.log.count("was rotated twice before it was looked at") == rotations - 1
+    account = f"rotated while the {role} stands still: {rotate.__name__}"
+    accounts.fault(account, times=rotations, written=10 * (rotations + 1), seen=10 * (rotations + 1))
 
 
 @pytest.mark.parametrize(
@@ -328,6 +331,8 @@ def test_rotations_faster_than_anybody_looks(
             rotate(lone_log)
         append(lone_log, "".join(f"line {line}\n" for line in range(5 * number, 5 * number + 5)))
     assert_each_line_once(lognot)
+    account = f"rotated faster than anybody looks: {rotate.__name__}"
+    accounts.fault(account, times=rotations, written=5 * rotations, seen=5 * rotations)
 
 
 @pytest.mark.parametrize("rotate", [number_the_files, move_the_files_up])

@@ -8,6 +8,7 @@ import gc
 import os
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from unittest.mock import patch
 
@@ -688,19 +689,26 @@ def test_a_file_that_came_and_went_at_a_limit_is_opened_later(world: World) -> N
     assert world.logs.limited() == []
 
 
+@contextmanager
+def nothing_at(*names: str) -> Iterator[None]:
+    """There is nothing where files that came and went are looked for."""
+    real = unseen.open_log
+
+    def not_there(path: str, visit: Visit) -> int:
+        if os.path.basename(path) in names:
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory")
+        return real(path, visit)
+
+    with patch.object(unseen, "open_log", not_there):
+        yield
+
+
 def test_a_name_that_changes_before_it_is_reported(world: World) -> None:
     """The kernel moves the file first, and reports it then."""
     world.start()
     world.look()
     rotate_twice(world)
-    real = unseen.open_log
-
-    def not_there(path: str, visit: Visit) -> int:
-        if path.endswith("log.1"):
-            raise FileNotFoundError(errno.ENOENT, "No such file or directory")
-        return real(path, visit)
-
-    with patch.object(unseen, "open_log", not_there):
+    with nothing_at("log.1"):
         [current], _ = world.look()
     assert world.logs.limited() == [1]
     [between], looked = world.look()
@@ -712,17 +720,10 @@ def test_a_name_at_which_there_never_is_anything_is_given_up(world: World) -> No
     world.start()
     world.look()
     rotate_twice(world)
-    real = unseen.open_log
-
-    def not_there(path: str, visit: Visit) -> int:
-        if not path.endswith("log"):
-            raise FileNotFoundError(errno.ENOENT, "No such file or directory")
-        return real(path, visit)
-
-    with patch.object(unseen, "open_log", not_there):
+    with nothing_at("log.1", "log.2"):
         for _ in range(MAX_MISSES):
-            world.look()
             assert world.logs.limited() in ([1], [])
+            world.look()
     assert world.logs.limited() == []
 
 
