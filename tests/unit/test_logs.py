@@ -940,6 +940,7 @@ def test_a_log_that_is_rotated_by_links(world: World) -> None:
     world.start()
     world.look()
     for number in (3, 2, 1):
+        os.utime(world.path, (4 - number, 4 - number))  # when it was written to last tells their order
         os.link(world.path, world.directory / f"log.{number}")
         if number == 3:
             world.path.unlink()
