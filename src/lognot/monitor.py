@@ -30,7 +30,7 @@ from lognot.ledger import Counted, Ledger, Search, SuspectBlock
 from lognot.loop import Loop
 from lognot.messages import Kind, Notice
 from lognot.notes import Notes
-from lognot.pattern import SHORT_LINE_BYTES, choose_engine, has_jit, jit_uses_files, load_engines
+from lognot.pattern import choose_engine, has_jit, jit_uses_files, load_engines
 from lognot.privileges import JIT_FILE_BYTES, end_with_parent, lock_down
 from lognot.rule import Rule
 from lognot.sandbox import Sandbox
@@ -40,10 +40,11 @@ from lognot.settings import Item, config_from_json
 from lognot.tail import Block, size_of
 from lognot.users import Account
 
-# On shorter lines a search ends within 25 ms (measured with JIT, whose limits bound each attempt). On longer
-# ones a pattern can be slow without meeting any, since it may begin anew at each byte. SIGVTALRM then ends
-# this process, and the next one leaves that search out.
-LONG_LINE_BYTES = SHORT_LINE_BYTES if has_jit() else 0
+# On shorter lines a search ends within 16 ms, on a slow machine (measured with JIT, whose limits bound each
+# attempt). On longer ones a pattern can be slow without meeting any, since it may begin anew at each byte:
+# `(a*)\1[xy]` takes 35 ms for 1,000. SIGVTALRM then ends this process, and the next one leaves that search
+# out. The guard costs 5 us a search.
+LONG_LINE_BYTES = 768 if has_jit() else 0
 # Of CPU time. The kernel looks at each tick, and adds one: 16 ms where there are 250 in a second. With the
 # start of the next monitor (15 ms) that is what another item has to wait. A longer line gets what 100 MB/s
 # take.

@@ -68,7 +68,7 @@ def test_an_item_that_costs_too_much_is_limited_and_others_miss_nothing(
 ) -> None:
     """Hostile lines, short and long ones, while numbered lines go on in the same log and in another one."""
     same, other = tmp_path / "same", tmp_path / "other"
-    short, long = b"\x1b[31m" + b"a" * 1000 + b"!\n", b"a" * 64_000 + b"!\n"
+    short, long = b"\x1b[31m" + b"a" * 750 + b"!\n", b"a" * 64_000 + b"!\n"
     lognot = service(
         f"[general]\nregex_engine = {engine}\n"
         f"[HOSTILE]\npath = {same}\nregex = (a*)\\1[xy]$\nupbound_action = echo hostile\n"
