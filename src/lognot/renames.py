@@ -53,7 +53,6 @@ class Renames:
         """Follow a log no further."""
         self.settle_all(log_id)
         self._incomplete.discard(log_id)
-        del self._given_up[log_id]
         place = self._places.pop(log_id, None)
         if place is not None:
             self._release(log_id, place)
@@ -141,6 +140,7 @@ class Renames:
         """A log's files until now are of no interest."""
         for file in self._moves.of_log(log_id):
             self._moves.forget(file)
+        self._given_up.pop(log_id, None)
 
     def is_incomplete(self, log_id: int) -> bool:
         """Say whether there may be files that were not reported."""

@@ -40,7 +40,8 @@ class Unseen:
     def follow(self, log: Log, directory: int, name: bytes) -> None:
         """Follow what leaves the log's name from now on, if it is this name in an open directory.
 
-        The target of a symbolic link has a name in another directory, and is none.
+        What is renamed where a symbolic link leads to is not followed: the rule whose file that may be
+        (opening.py) is for the whole path.
         """
         parent, base = os.path.split(log.path)
         with suppress(OSError):  # it is not there any more
