@@ -71,10 +71,18 @@ class Tail:
         offset: where to begin; a line must begin there, unless `skipping`.
         generation: how often the file was found truncated before.
         skipping: begin in an overlong line, whose rest is left out.
+        mark: the bytes before `offset`, MARK_BYTES or all; read from the file when they are not given.
     """
 
     def __init__(
-        self, fd: int, max_line_bytes: int, *, offset: int = 0, generation: int = 0, skipping: bool = False
+        self,
+        fd: int,
+        max_line_bytes: int,
+        *,
+        offset: int = 0,
+        generation: int = 0,
+        skipping: bool = False,
+        mark: bytes | None = None,
     ) -> None:
         self._fd = fd
         self.max_line_bytes = max_line_bytes
@@ -83,24 +91,27 @@ class Tail:
         self.skipping = skipping
         self._block_bytes = BLOCK_BYTES
         self._partial = bytearray()  # what was read behind `offset`
-        self._mark = self._bytes_before(offset)
+        self._mark = self._bytes_before(offset) if mark is None else mark
         self._offset_mark = self._mark  # the bytes before `offset`; `_mark` is the bytes before what was read
         self._skip_nul = not self._mark.strip(b"\0")  # nothing but NULs so far
 
     @classmethod
     def at_end(cls, fd: int, max_line_bytes: int, size: int) -> Tail:
         """Begin where the file of `size` bytes ended, with its last line where that was not finished yet."""
-        begin = max(0, size - max_line_bytes - 1)
+        begin = max(0, size - max_line_bytes - 1 - MARK_BYTES)
+        # All of it at once: the file may be emptied, and filled again, before another look.
         behind = os.pread(fd, size - begin, begin)
         if len(behind) < size - begin:  # emptied since its size was looked at: all of it is new
             return cls(fd, max_line_bytes)
-        newline = behind.rfind(b"\n")
-        unfinished = behind[newline + 1 :]
+        last = behind[-max_line_bytes - 1 :]
+        newline = last.rfind(b"\n")
+        unfinished = last[newline + 1 :]
         if newline < 0:  # at the beginning of the file, or behind a hole
             unfinished = unfinished.lstrip(b"\0")
         if len(unfinished) > max_line_bytes:  # too long to be seen whole
-            return cls(fd, max_line_bytes, offset=size, skipping=True)
-        return cls(fd, max_line_bytes, offset=size - len(unfinished))
+            return cls(fd, max_line_bytes, offset=size, skipping=True, mark=behind[-MARK_BYTES:])
+        end = len(behind) - len(unfinished)
+        return cls(fd, max_line_bytes, offset=begin + end, mark=_mark_before(behind, end))
 
     def digest(self) -> bytes:
         """A digest of the bytes before the offset; empty at the beginning of the file."""
@@ -114,7 +125,7 @@ class Tail:
         Raises:
             OSError: the file cannot be read (pread(2)).
         """
-        if self._skip_nul or (self.skipping and self._bytes_before(self.offset) == self._mark):
+        if self._skip_nul or self.skipping:
             self._jump_hole()
         mark = self._mark
         seen = self.offset + len(self._partial)
@@ -159,15 +170,22 @@ class Tail:
 
     def _jump_hole(self) -> None:
         """Pass a hole without reading it: a truncate(2) makes one of any size, and no newline is in it."""
+        size = size_of(self._fd)  # first: what is written from now on is behind it, and no hole
+        # A small one is read as fast. So new lines are not missed where a file system takes for a hole what was
+        # just written (OpenZFS before 2.1.14 and 2.2.2, its issue 15526).
+        if size - self.offset <= BLOCK_BYTES:
+            return
         try:
             data_at = os.lseek(self._fd, self.offset, os.SEEK_DATA)
         except OSError as error:
             if error.errno != errno.ENXIO:  # EINVAL: a file system that knows no holes
                 return
-            data_at = size_of(self._fd)  # no data behind it
-        if data_at > self.offset:
+            data_at = size  # no data behind it
+        hole = data_at - self.offset
+        if hole > 0 and self._bytes_before(self.offset) == self._mark:  # else it was emptied before that
             self.offset = data_at
-            self._mark = self._offset_mark = self._bytes_before(data_at)
+            # Not read from the file: where something else is there by now, it was emptied since.
+            self._mark = self._offset_mark = (self._mark + bytes(min(hole, MARK_BYTES)))[-MARK_BYTES:]
 
     def _leave_out(self, data: bytes, begin: int, end: int) -> int:
         """Pass these bytes of `data`; give their end."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
@@ -193,6 +194,88 @@ def test_from_the_end_completes_the_last_line(history: bytes, later: bytes, max_
         if len(unfinished) > max_line:  # was too long already: history, with all that belongs to it
             before += 1
         assert read_all(file, reader) == expected[before:]
+
+
+@contextmanager
+def before_each_call(steps: Iterator[Callable[[], object]]) -> Iterator[None]:
+    """Have the writer do its next step just before each system call that the reader makes."""
+    within = False
+
+    def patched(name: str) -> object:
+        def call(*arguments: int) -> object:
+            nonlocal within
+            if not within:  # a step makes calls, too
+                within = True
+                next(steps, lambda: None)()
+                within = False
+            return real(*arguments)
+
+        real = getattr(os, name)
+        return patch.object(tail.os, name, call)
+
+    with patched("pread"), patched("lseek"):  # type: ignore[attr-defined]
+        yield
+
+
+@settings(max_examples=600, deadline=None)
+@given(
+    st.lists(
+        st.one_of(
+            st.none(),
+            st.tuples(st.just("write"), texts),
+            st.tuples(st.just("line"), st.integers(0, 3000)),
+            st.tuples(st.just("empty"), st.sampled_from([None, 0, 1, 5000])),
+        ),
+        max_size=30,
+    ),
+    st.integers(0, 1500),
+    st.booleans(),
+    st.sampled_from([10, 1500]),
+    st.sampled_from([7, 1000, 65536]),
+)
+@example([None, ("line", 1)], 0, False, 1500, 65536)
+@example([None, None, ("line", 1)], 0, False, 1500, 65536)
+@example([None, None, None, ("line", 1)], 0, False, 1500, 65536)
+@example([None, ("line", 19), *[None] * 6, ("empty", 5000), ("write", b"\n")], 1, True, 10, 7)
+@example([None, None, ("line", 19), *[None] * 4, ("empty", 5000), ("write", b"\n")], 1, True, 10, 7)
+@example([None, ("empty", None), ("line", 3000)], 1500, True, 1500, 65536)
+@example([None, None, ("empty", None), ("line", 3000)], 1500, True, 1500, 65536)
+def test_what_is_written_between_any_two_calls_is_not_lost(
+    sequence: list[tuple[str, bytes | int | None] | None],
+    history: int,
+    at_end: bool,
+    max_line: int,
+    block_bytes: int,
+) -> None:
+    """The writer does not wait for the reader to have looked at the size and at the bytes."""
+    old = b"x" * history + b"\n" if history else b""
+    with new_file(old) as file, patch.object(tail, "BLOCK_BYTES", block_bytes):
+        emptied = False
+
+        def step(number: int, what: str, argument: bytes | int | None) -> None:
+            nonlocal emptied
+            mark = b"%d:" % number
+            if isinstance(argument, bytes):
+                file.write(mark + argument)
+            elif what == "line":
+                assert isinstance(argument, int)
+                file.write(mark + bytes((65 + number,)) * argument + b"\n")
+            else:
+                emptied = True
+                file.empty(file.size + argument if isinstance(argument, int) else None)
+
+        steps = iter([partial(step, number, *one) if one else int for number, one in enumerate(sequence)])
+        seen: list[bytes] = []
+        with before_each_call(steps):
+            reader = Tail.at_end(file.fd, max_line, len(old)) if at_end else Tail(file.fd, max_line)
+            for _ in range(len(sequence)):
+                seen += (line for block in reader.read().blocks for line in block.lines[:-1].split(b"\n"))
+        seen += read_all(file, reader)
+        new = file.content if emptied or not at_end else file.content[len(old) :]
+        expected = expected_lines(new, max_line)
+        assert seen[max(0, len(seen) - len(expected)) :] == expected
+        if not emptied:
+            assert seen == expected
 
 
 def test_from_the_end_behind_a_hole(file: File) -> None:
