@@ -171,7 +171,7 @@ class Tail:
     def _jump_hole(self) -> None:
         """Pass a hole without reading it: a truncate(2) makes one of any size, and no newline is in it."""
         size = size_of(self._fd)  # first: what is written from now on is behind it, and no hole
-        # A small one is read as fast. So new lines are not missed where a file system takes for a hole what was
+        # A small one is read as fast. So no new line is missed where a file system takes for a hole what was
         # just written (OpenZFS before 2.1.14 and 2.2.2, its issue 15526).
         if size - self.offset <= BLOCK_BYTES:
             return

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import gc
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -32,6 +31,7 @@ from lognot.moves import MAX_FILES
 from lognot.opening import Visit
 from lognot.unseen import MAX_AT_ONCE, MAX_MISSES
 from lognot.watch import Watches, WatchLimitError
+from unit.descriptors import nothing_leaks, open_descriptors
 from unit.records import Records
 
 
@@ -93,21 +93,18 @@ class World:
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
-    gc.collect()  # what another test has left open is closed now, and not meanwhile
-    before = len(os.listdir("/proc/self/fd"))
-    made = World(tmp_path)
-    made.path.write_text("history\n")
-    yield made
-    made.logs.configure([])
-    if made.logs._streams._watches is not None:
-        made.logs._streams._watches.close()
-    assert len(os.listdir("/proc/self/fd")) == before
+    with nothing_leaks():
+        made = World(tmp_path)
+        made.path.write_text("history\n")
+        yield made
+        made.logs.configure([])
+        if made.logs._streams._watches is not None:
+            made.logs._streams._watches.close()
 
 
 def open_files() -> int:
     """How many descriptors there are of other things than events."""
-    links = [f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd")]
-    return sum(os.readlink(link) != "anon_inode:inotify" for link in links if os.path.lexists(link))
+    return sum(link != "anon_inode:inotify" for link in open_descriptors().values())
 
 
 def watch_count(world: World) -> int:
@@ -285,7 +282,7 @@ def test_rotated_files_with_a_writer_are_pushed_out_by_newer_ones(world: World) 
 def test_descriptors_and_watches_do_not_grow(world: World) -> None:
     world.start()
     [old], _ = world.look()
-    before = len(os.listdir("/proc/self/fd")), watch_count(world)
+    before = len(open_descriptors()), watch_count(world)
     slots = set()
     for _ in range(50):
         new = world.rotate()
@@ -294,7 +291,7 @@ def test_descriptors_and_watches_do_not_grow(world: World) -> None:
         world.logs.dropped(old.stream_id)
         slots.add(new.slot)
         old = new
-    assert (len(os.listdir("/proc/self/fd")), watch_count(world)) == before
+    assert (len(open_descriptors()), watch_count(world)) == before
     assert len(slots) == 2
 
 
@@ -602,7 +599,7 @@ def test_a_slot_that_was_freed_just_now_takes_no_position(world: World) -> None:
 @pytest.mark.parametrize("tries", range(4))
 def test_nothing_stays_open_that_cannot_be_looked_at(world: World, tries: int) -> None:
     world.start()
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(open_descriptors())
     fstat = os.fstat
     left = iter(range(tries))
 
@@ -615,7 +612,7 @@ def test_nothing_stays_open_that_cannot_be_looked_at(world: World, tries: int) -
         world.look()
     world.logs.configure([])
     world.monitor.take()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(open_descriptors()) == before
 
 
 # Rotated twice before anybody looked.

@@ -13,15 +13,15 @@ import pytest
 from lognot import watch
 from lognot.renames import Renames
 from lognot.watch import Event, Watches, WatchLimitError
+from unit.descriptors import nothing_leaks, open_descriptors
 
 
 @pytest.fixture
 def renames() -> Iterator[Renames]:
-    before = len(os.listdir("/proc/self/fd"))
-    made = Renames()
-    yield made
-    made._close()
-    assert len(os.listdir("/proc/self/fd")) == before
+    with nothing_leaks():
+        made = Renames()
+        yield made
+        made._close()
 
 
 def follow(renames: Renames, log_id: int, path: Path) -> None:
@@ -79,14 +79,13 @@ def test_a_directory_that_was_made_again(renames: Renames, tmp_path: Path) -> No
 
 
 def test_the_last_log_takes_the_events_with_it(tmp_path: Path) -> None:
-    before = len(os.listdir("/proc/self/fd"))
-    renames = Renames()
-    for log_id in (1, 2):
-        follow(renames, log_id, tmp_path / str(log_id))
-    assert len(os.listdir("/proc/self/fd")) > before
-    for log_id in (1, 2):
-        renames.forget(log_id)
-    assert len(os.listdir("/proc/self/fd")) == before
+    with nothing_leaks():
+        renames = Renames()
+        for log_id in (1, 2):
+            follow(renames, log_id, tmp_path / str(log_id))
+        assert "anon_inode:inotify" in open_descriptors().values()
+        for log_id in (1, 2):
+            renames.forget(log_id)
     renames.read()
     renames.forget(1)
 
