@@ -18,7 +18,7 @@ from integration.faults.numbered import (
     wait_noted,
 )
 from integration.harness import Service, append, lines_of, wait_for
-from integration.processes import is_gone
+from integration.processes import is_gone, wait_gone
 from integration.writer import held
 
 Make = Callable[..., Service]
@@ -121,12 +121,12 @@ def test_those_that_print_while_the_supervisor_stands_still(service: Make, tmp_p
         + printing
     ).start()
     append(log, "SLEEPS\n")
-    lognot.wait_log(r"\[SLEEPS\] action started")
+    sleeps = int(wait_for(lambda: lines_of(pid), "the one that takes too long")[0])
     executor = lognot.role("executor")
     before = memory_bytes(executor, "VmHWM")
     with held(lognot.pid):
         append(other, numbered_lines(0, lines))
-        wait_for(lambda: is_gone(int(lines_of(pid)[0])), "the end of the one that takes too long")
+        wait_gone(sleeps)
         wait_noted(out, lines)
         assert memory_bytes(executor, "VmHWM") - before < 2 * GROWTH_BYTES
     lognot.wait_log(r"\[SLEEPS\] action took too long and was ended \(ended with killed by SIGTERM\)")
