@@ -151,7 +151,7 @@ def test_killed_while_actions_are_handed_over(
 
     The next service waits for that.
     """
-    lines = 1000  # more than an executor's socket takes
+    lines = 400  # more than an executor's socket takes, and it has 10 s for them on a slow machine, too
     log, out = tmp_path / "log", tmp_path / "out"
     log.touch()
     config = "[general]\nathread_count = 8\n" + noting(log, out)
