@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -365,6 +366,14 @@ class Files:
     def read_all(self) -> None:
         """Look at every file once more."""
         self._dirty.update(dict.fromkeys(self._streams))
+
+    def unread(self) -> dict[int, int]:
+        """Give the bytes that were not read yet, of each log with such."""
+        left: Counter[int] = Counter()
+        for stream in map(self._streams.__getitem__, self._dirty):
+            with suppress(OSError):  # of a file system whose server is gone
+                left[stream.log_id] += max(0, size_of(stream.fd) - stream.tail.offset)
+        return +left
 
     @property
     def looking(self) -> bool:

@@ -195,12 +195,15 @@ class Keeper:
         status = child.reap()
         goes_on = self._on_end(status)
         unprovided, self._unprovided = self._unprovided, None
+        how = how_it_ended(status)
         if not goes_on or self._stopped:
+            if status:
+                text = f"{self.name} was to stop and ended early ({how}): some of its work may be left undone"
+                self._journal.write(Event.ROLE_ENDED, ERROR, text, role=self.name)
             return
         if unprovided is not None:  # no fault of its own, so it does not count as one that failed
             self._start_later(unprovided)
             return
-        how = how_it_ended(status)
         self._deaths_at_boot += not self._accused
         if self._deaths_at_boot >= self._attempts and self._on_give_up:
             text = f"{self.name} ended {self._attempts} times before it was ready ({how}); giving up"

@@ -69,6 +69,7 @@ class Notice(IntEnum):
     REGEX_LIMITED = 16  # about an item whose regex costs too much; number: how often; text: the line
     LINES_LEFT_OUT = 17  # about such an item; number: lines; text: one of them
     END_LOST = 18  # about a log: a file of it is not what was read up to its end
+    LEFT_UNREAD = 19  # about a log; number: bytes that there was no time for
 
 
 class Message:

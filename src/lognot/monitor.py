@@ -528,6 +528,9 @@ class Monitor:
             self._read()
             self._files.commit()
             self._loop.turn(wait=not self._files.dirty, deadline_ns=time.monotonic_ns() + 10**8)
+        for log_id, number in self._files.unread().items():
+            if not all(rule.resumes for rule in self._rules_of[log_id]):
+                self._notes.say(Notice.LEFT_UNREAD, log_id, number)
         deadline += LAST_WORDS_S
         while not self._settled() and time.monotonic() < deadline and not self._hurried:
             self._loop.turn(deadline_ns=time.monotonic_ns() + 10**8)

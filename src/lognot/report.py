@@ -96,6 +96,7 @@ _ABOUT_LOGS = (
     Notice.FILE_UNREADABLE,
     Notice.END_LOST,
     Notice.POSITION_LOST,
+    Notice.LEFT_UNREAD,
 )
 
 
@@ -169,6 +170,12 @@ def note(journal: Journal | QuotaJournal, role: str, said: m.Note, item: Item | 
         case Notice.POSITION_LOST:
             event, priority = Event.LOG_UNREADABLE, ERROR
             sentence = f"how far log '{path}' was read is not known any more, going on at its end"
+        case Notice.LEFT_UNREAD:
+            event, priority = Event.LOG_LEFT, ERROR
+            sentence = (
+                f"{said.number} bytes of log '{path}' were not read when lognot had to stop; "
+                "only items with resume = yes go on there"
+            )
         case Notice.CONFIG_DIFFERS:
             event, priority = Event.CONFIG_REFUSED, WARNING  # the actions wait
             sentence = (

@@ -267,8 +267,21 @@ def test_one_is_expelled_once_however_often_that_is_asked_for(monkeypatch: pytes
     for _ in range(100):
         real.keeper.expel(ProtocolError("nonsense"))
     real.wait_end()
-    assert [text for text in said if "broke the protocol" in text] == said[1:]
-    assert len(said) == 2
+    assert [text for text in said if "broke the protocol" in text] == said[1:2]
+    assert len(said) == 3, "started, expelled, ended"
+
+
+@pytest.mark.parametrize("status", [0, 7])
+def test_one_that_fails_when_it_is_to_stop_is_told_of(monkeypatch: pytest.MonkeyPatch, status: int) -> None:
+    """It is not started again, so nobody does what it has left."""
+    said: list[str] = []
+    journal = Journal(())
+    monkeypatch.setattr(journal, "write", lambda event, priority, text, **fields: said.append(text))
+    real = Real(journal, lambda channel: os._exit(status))
+    real.keeper.stop()
+    real.wait_end()
+    failed = "role was to stop and ended early (exit status 7): some of its work may be left undone"
+    assert said[1:] == [failed] * bool(status)
 
 
 def test_deaths_in_a_search_are_answered_at_once_but_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -148,6 +148,7 @@ def test_what_was_lost_is_an_error() -> None:
         m.Notice.FILE_UNREADABLE,
         m.Notice.ROLE_FAILED,
         m.Notice.POSITION_LOST,
+        m.Notice.LEFT_UNREAD,
     }
     for notice in m.Notice.__members__.values():
         said = m.Note(notice, 1, 2, b"text")
