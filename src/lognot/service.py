@@ -53,8 +53,12 @@ class Notifier:
         self._notifier.notify("STOPPING=1")
 
     def status(self, text: str) -> None:
-        """Set the line that `systemctl status` shows."""
-        self._notifier.notify(f"STATUS={text}")
+        """Set the line that `systemctl status` shows; a manager that is busy misses one."""
+        sock = self._notifier.socket
+        if sock is not None:
+            sock.setblocking(False)
+            self._notifier.notify(f"STATUS={text}")
+            sock.settimeout(NOTIFY_S)
 
     def alive(self) -> None:
         """The loops turn."""

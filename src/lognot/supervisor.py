@@ -407,6 +407,8 @@ class Supervisor:
             if self._continuity is not None:
                 self._continuity.note_positions()
             self._begun = True
+            if self._ready_timer is not None:  # of a reload before this one
+                self._ready_timer.cancel()
             self._ready_timer = self._loop.call_later(EXECUTORS_S, self._ready)
             self._ready_if_complete()
 
@@ -606,6 +608,8 @@ class Supervisor:
             self._status_timer = self._loop.call_later(STATUS_INTERVAL_S, self._status)
 
     def _status(self) -> None:
+        if self._status_timer is not None:  # also called before its time: or there would be one more for ever
+            self._status_timer.cancel()
         self._status_timer = None
         there, total = self._logs.counts()
         read_bytes, matches, fired = self._ledger.statistics()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import pwd
 import random
@@ -600,6 +601,29 @@ def test_what_the_service_manager_hears(service: Make, log: Path, tmp_path: Path
     usec = lognot_heard[2]
     assert lognot_heard == ["READY=1", "RELOADING=1", usec, "READY=1"]
     assert before <= int(usec.removeprefix("MONOTONIC_USEC=")) <= after
+
+
+def test_reloads_do_not_have_the_status_line_told_more_often(service: Make, log: Path) -> None:
+    lognot = service(EVERY_LINE).start()
+    actions = itertools.count(1)
+
+    def act() -> None:
+        append(log, "word\n")
+        lognot.wait_log("action ended", next(actions))
+        lognot.wait_notification("")
+
+    for _ in range(5):  # each while a status line is due: there was one more from then on
+        act()
+        lognot.reload()
+    begin_s, before = time.monotonic(), told_of_status(lognot)
+    while time.monotonic() < begin_s + 2.5:
+        act()
+    assert told_of_status(lognot) - before <= time.monotonic() - begin_s + 1
+    assert lognot.stop() == 0
+
+
+def told_of_status(lognot: Service) -> int:
+    return sum(line.startswith("STATUS=") for line in lognot.notifications)
 
 
 @pytest.mark.root

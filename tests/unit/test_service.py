@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from sdnotify import SystemdNotifier
 
 from lognot import service
 from lognot.errors import LognotError
@@ -231,6 +232,23 @@ def test_a_service_manager_that_does_not_listen_stops_nobody(
         notifier.alive()
     manager.close()
     notifier.alive()
+
+
+def test_a_status_line_waits_for_no_service_manager(
+    manager: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits_s: list[float | None] = []
+
+    class Busy(SystemdNotifier):  # type: ignore[misc]
+        def notify(self, state: str) -> None:
+            assert self.socket is not None
+            waits_s.append(self.socket.gettimeout())
+
+    monkeypatch.setattr(service.sdnotify, "SystemdNotifier", Busy)
+    notifier = Notifier()
+    notifier.status("fine")
+    notifier.ready()
+    assert waits_s == [0.0, service.NOTIFY_S]
 
 
 @pytest.mark.parametrize(
