@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lognot.errors import ConfigError, Problem, in_reading_order
+from lognot.errors import Problem, in_reading_order
 from lognot.ini import Source, parse_ini
 from lognot.items import Checker
 from lognot.settings import (
@@ -34,44 +34,8 @@ __all__ = [
     "config_from_json",
     "config_to_json",
     "draft_config",
-    "load_config",
     "parse_config",
-    "read_config",
 ]
-
-
-def load_config(
-    path: str,
-    *,
-    uid: str | None = None,
-    gid: str | None = None,
-    base_dir: str,
-    users: UserDatabase = SYSTEM_USERS,
-) -> Config:
-    """Return the config in the file `path` and its drop-ins.
-
-    `read_config` takes the same and returns the warnings too. Raises ConfigError with all problems, warnings
-    among them, when any of them is an error.
-    """
-    config, problems = read_config(path, uid=uid, gid=gid, base_dir=base_dir, users=users)
-    if config is None:
-        raise ConfigError(problems)
-    return config
-
-
-def read_config(
-    path: str,
-    *,
-    uid: str | None = None,
-    gid: str | None = None,
-    base_dir: str,
-    users: UserDatabase = SYSTEM_USERS,
-) -> tuple[Config | None, tuple[Problem, ...]]:
-    """Return what `parse_config` makes of the file `path` and its drop-ins.
-
-    A file that cannot be read is one problem.
-    """
-    return _without_errors(*draft_config(path, uid=uid, gid=gid, base_dir=base_dir, users=users))
 
 
 def draft_config(
@@ -82,10 +46,11 @@ def draft_config(
     base_dir: str,
     users: UserDatabase = SYSTEM_USERS,
 ) -> tuple[Config | None, tuple[Problem, ...]]:
-    """Return the same as `read_config`, but what could be understood of a config with errors too.
+    """Return what could be understood of the file `path` and its drop-ins, and all problems in reading order.
 
-    Such a draft is to be searched for further errors (lognot.check), so that all are said at once, and must
-    not be used. None only when the file `path` cannot be read.
+    Arguments as of `parse_config`. With an error among the problems it is a draft that must not be used, but
+    can be searched for further errors (lognot.check), so that all are said at once. None only when the file
+    `path` cannot be read, which is one problem.
     """
     sources, unread = read_sources(path)
     if not sources:
@@ -112,7 +77,8 @@ def parse_config(
     begin. `started_by` is who actions run as when nothing else is said, by default the user of this process.
     Never raises because of what the files, `uid` or `gid` say.
     """
-    return _without_errors(*_parse((Source(source, data), *dropins), uid, gid, base_dir, started_by, users))
+    config, problems = _parse((Source(source, data), *dropins), uid, gid, base_dir, started_by, users)
+    return (None if any(not problem.warning for problem in problems) else config), problems
 
 
 def _parse(
@@ -131,9 +97,3 @@ def _parse(
     checker.problems.update(dict.fromkeys(syntax_problems))
     config = checker.check(sections)
     return config, in_reading_order(checker.problems)
-
-
-def _without_errors(
-    config: Config | None, problems: tuple[Problem, ...]
-) -> tuple[Config | None, tuple[Problem, ...]]:
-    return (None if any(not problem.warning for problem in problems) else config), problems

@@ -1,6 +1,6 @@
 """Raw sections to a Config: options, defaults and accounts put together, every problem noted. Pure.
 
-Called by `lognot.config.parse_config` alone.
+Called by `lognot.config` alone.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Checker:
         self._general = _Values(GENERAL, source, 0)
         self._accounts: dict[tuple[str | None, str | None], Account | tuple[AccountError, ...]] = {}
         try:
-            self._monitor_uid: int | None = monitor_account(users).account.uid
+            self._monitor_uid: int | None = monitor_account(users).uid
         except AccountError:
             self._monitor_uid = None  # the supervisor cannot start then, and says so
 

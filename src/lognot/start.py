@@ -27,7 +27,7 @@ from lognot.settings import Config
 from lognot.shown import printable
 from lognot.state import SavedLogs
 from lognot.supervisor import Roles, Supervisor
-from lognot.users import Account, AccountError, current_account, monitor_account
+from lognot.users import FALLBACK_MONITOR_USER, Account, AccountError, current_account, monitor_account
 
 Approve = Callable[[bytes], bool]  # says whether a config is the administrator's
 
@@ -168,7 +168,7 @@ class _Start:
         if not is_root():
             text = "started without root: all processes and actions run as the user who started lognot"
             journal.write(Event.PRIVILEGES, WARNING, text)
-        elif self._monitor.name == "nobody":
+        elif self._monitor.name == FALLBACK_MONITOR_USER:
             text = (
                 "there is no user _lognot: the monitor runs as nobody, whose other processes share its rights"
             )
@@ -303,7 +303,7 @@ def _monitor_of(root: bool) -> Account:
     if not root:
         return current_account()
     try:
-        return monitor_account().account
+        return monitor_account()
     except AccountError as error:
         raise LognotError(f"no user for the monitor: {error}") from error
 

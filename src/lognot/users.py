@@ -41,14 +41,6 @@ class Account:
 
 
 @dataclass(frozen=True, slots=True)
-class MonitorAccount:
-    """The account of the unprivileged monitor."""
-
-    account: Account
-    is_fallback: bool  # True: there is no `_lognot`, and `nobody` may have other processes to share with
-
-
-@dataclass(frozen=True, slots=True)
 class UserDatabase:
     """The look-ups that this module makes; each raises KeyError for what it does not know."""
 
@@ -100,8 +92,8 @@ def current_account(users: UserDatabase = SYSTEM_USERS) -> Account:
     return Account(uid, os.getegid(), tuple(sorted({os.getegid(), *os.getgroups()})), name, home)
 
 
-def monitor_account(users: UserDatabase = SYSTEM_USERS) -> MonitorAccount:
-    """Return the monitor's account, without other groups: `_lognot`, or `nobody`, marked as the fallback.
+def monitor_account(users: UserDatabase = SYSTEM_USERS) -> Account:
+    """Return the monitor's account, without other groups: `_lognot`, or `nobody` where there is none.
 
     Raises AccountError where neither exists or the one found is root.
     """
@@ -113,8 +105,7 @@ def monitor_account(users: UserDatabase = SYSTEM_USERS) -> MonitorAccount:
             raise AccountError(
                 "uid", f"the monitor's user {shown(name)} is root; expected an unprivileged user"
             )
-        account = Account(entry.pw_uid, entry.pw_gid, (), entry.pw_name, entry.pw_dir)
-        return MonitorAccount(account, is_fallback=name == FALLBACK_MONITOR_USER)
+        return Account(entry.pw_uid, entry.pw_gid, (), entry.pw_name, entry.pw_dir)
     text = f"there is neither a user {MONITOR_USER!r} nor {FALLBACK_MONITOR_USER!r} for the monitor to run as"
     raise AccountError("uid", text)
 

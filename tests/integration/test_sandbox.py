@@ -44,7 +44,7 @@ NOWHERE = b"/nowhere/at/all"
 
 
 def monitors_account() -> Account:
-    return current_account() if os.geteuid() else monitor_account().account
+    return current_account() if os.geteuid() else monitor_account()
 
 
 class Shut:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lognot.config import draft_config, read_config
+from lognot.config import draft_config
 from lognot.trial import try_config
 
 BAD = """\
@@ -87,5 +87,5 @@ def test_a_draft_is_no_config(tmp_path: Path) -> None:
     draft, problems = draft_config(str(path), base_dir="/")
     assert draft is not None
     assert [item.name for item in draft.items] == ["A", "B", "C"]
-    assert read_config(str(path), base_dir="/") == (None, problems)
+    assert any(not problem.warning for problem in problems)
     assert draft_config(str(path / "none"), base_dir="/")[0] is None

@@ -38,8 +38,9 @@ def test_without_memory_nobody_knows_whether_it_matches(
     monkeypatch.setattr(pcre2, "_match", lambda *arguments: -48)
     with pytest.raises(MemoryError, match="no more memory"):
         program.match(b"a")
-    with pytest.raises(MemoryError):
-        program.find(b"a", 0)
+    for search in (lambda: program.find(b"a", 0), lambda: program.match_with(b"a", context)):
+        with pytest.raises(MemoryError):
+            search()
 
 
 @pytest.mark.parametrize("jit", [True, False])

@@ -14,7 +14,6 @@ from lognot.users import (
     SYSTEM_USERS,
     Account,
     AccountError,
-    MonitorAccount,
     UserDatabase,
     current_account,
     monitor_account,
@@ -83,13 +82,13 @@ def test_groups_that_cannot_be_read_are_an_error() -> None:
 
 
 def test_the_monitor_is_lognot_without_other_groups() -> None:
-    expected = MonitorAccount(Account(990, 990, (), "_lognot", "/home/_lognot"), is_fallback=False)
+    expected = Account(990, 990, (), "_lognot", "/home/_lognot")
     assert monitor_account(USERS) == expected
 
 
-def test_the_monitor_falls_back_to_nobody_and_says_so() -> None:
+def test_the_monitor_falls_back_to_nobody() -> None:
     found = monitor_account(database({"nobody": (65534, 65534)}, {}))
-    assert found == MonitorAccount(Account(65534, 65534, (), "nobody", "/home/nobody"), is_fallback=True)
+    assert found == Account(65534, 65534, (), "nobody", "/home/nobody")
 
 
 def test_without_either_user_there_is_no_monitor() -> None:
