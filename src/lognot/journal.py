@@ -25,7 +25,7 @@ from enum import Enum
 from typing import Protocol, TextIO
 
 from lognot.outlet import Datagrams, Lines
-from lognot.shown import printable
+from lognot.shown import counted, printable
 from lognot.trust import open_to_append
 
 IDENTIFIER = "lognot"
@@ -252,7 +252,7 @@ class _Outlet:
             OSError: it still cannot be written.
         """
         if self.lost:
-            text = f"{self.lost} messages could not be written: {self._reason}"
+            text = f"{counted(self.lost, 'message')} could not be written: {self._reason}"
             self.sink.write(Event.MESSAGES_LOST, ERROR, text, {"LOGNOT_COUNT": str(self.lost)})
             self.lost = 0
 

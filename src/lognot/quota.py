@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 
 from lognot.journal import WARNING, Event, Journal
+from lognot.shown import counted, were
 
 RECORD_BYTES = 256  # what a record costs beside its text: its header, and the names of its fields
 SAID_EVERY_NS = 60 * 10**9
@@ -71,7 +72,7 @@ class QuotaJournal:
     def say_left_out(self) -> None:
         """Write how many were left out since this was said last."""
         if self._left_out:
-            self._say(f"{self._left_out} records were left out", self._left_out)
+            self._say(f"{counted(self._left_out, 'record')} {were(self._left_out)} left out", self._left_out)
         self._left_out = 0
 
     def _say(self, what: str, count: int | None = None) -> None:

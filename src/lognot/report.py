@@ -14,7 +14,7 @@ from lognot.journal import DEBUG, ERROR, INFO, NOTICE, WARNING, Event, Journal
 from lognot.messages import Notice
 from lognot.quota import QuotaJournal
 from lognot.settings import Item
-from lognot.shown import shown
+from lognot.shown import counted, shown, were
 
 _ABOUT_A_LINE = (Notice.LINE_SKIPPED, Notice.REGEX_LIMITED, Notice.LINES_LEFT_OUT)
 
@@ -105,25 +105,34 @@ def note(journal: Journal | QuotaJournal, role: str, said: m.Note, item: Item | 
     name = _named(item)
     text = said.text.decode("utf-8", "surrogateescape")
     line = shown(text)
+    was_or_were = were(said.number)
+
+    def number(what: str) -> str:
+        return counted(said.number, what)
+
     match said.notice:
         case Notice.LINE_CUT:
             event, priority = Event.LINE_CUT, WARNING
-            sentence = f"{said.number} lines of log '{path}' were longer than max_line and were cut there"
+            lines = f"{number('line')} of log '{path}'"
+            sentence = f"{lines} {was_or_were} longer than max_line and {was_or_were} cut there"
         case Notice.TRUNCATED:
             event, priority = Event.LOG_TRUNCATED, INFO
             sentence = f"log '{path}' was truncated, reading it from its beginning"
         case Notice.MATCH_FAILED:
             event, priority = Event.MATCH_FAILED, WARNING
             sentence = (
-                f"{name} regex gave up on {said.number} lines, which count as not matching; "
+                f"{name} regex gave up on {number('line')}, taken as not matching; "
                 f"expected a regex that needs fewer steps: {text}"
             )
         case Notice.KEYS_EVICTED:
             event, priority = Event.KEYS_EVICTED, WARNING
-            sentence = f"{name} has too many different keys: the {said.number} least recent were forgotten"
+            sentence = (
+                f"{name} has too many different keys: the {said.number} least recent {was_or_were} forgotten"
+            )
         case Notice.ACTIONS_DROPPED:
             event, priority = Event.ACTIONS_DROPPED, ERROR
-            sentence = f"{name} {said.number} actions were dropped, since {text or 'too many wait'}"
+            actions = number("action")
+            sentence = f"{name} {actions} {was_or_were} dropped, since {text or 'too many wait'}"
         case Notice.QUEUE_OVERFLOW:
             event, priority = Event.QUEUE_OVERFLOW, WARNING
             sentence = (
@@ -139,15 +148,15 @@ def note(journal: Journal | QuotaJournal, role: str, said: m.Note, item: Item | 
         case Notice.REGEX_LIMITED:
             event, priority = Event.REGEX_LIMITED, WARNING
             sentence = (
-                f"{name} regex has used up its time ({said.number} times); until it has some again it gets "
-                f"few steps and no long line, or no line at all where that does not help, and a match that "
+                f"{name} regex has used up its time ({number('time')}); until it has some again it gets few "
+                f"steps and no long line, or no line at all where that does not help, and a match that "
                 f"needs more is missed; expected a regex that needs less on a line such as {line}"
             )
         case Notice.LINES_LEFT_OUT:
             event, priority = Event.REGEX_LIMITED, WARNING
             sentence = (
-                f"{name} regex was left out on {said.number} lines, since it was too slow before on lines as "
-                f"long; one of them: {line}"
+                f"{name} regex was left out on {number('line')}, since it was too slow before on lines "
+                f"as long; one of them: {line}"
             )
         case Notice.ROLE_FAILED:
             event, priority = Event.ROLE_ENDED, ERROR
@@ -157,7 +166,8 @@ def note(journal: Journal | QuotaJournal, role: str, said: m.Note, item: Item | 
             sentence = f"{role} cannot start an action now, will try again: {text}"
         case Notice.ACTION_OUTPUT_CUT:
             event, priority = Event.ACTION_OUTPUT, WARNING
-            sentence = f"{name} action printed too much, {said.number} bytes were left out"
+            left_out = number("byte")
+            sentence = f"{name} action printed too much, {left_out} {was_or_were} left out"
         case Notice.FILE_UNREADABLE:
             event, priority = Event.LOG_UNREADABLE, ERROR
             sentence = f"log '{path}' cannot be read: {text}"
@@ -173,7 +183,7 @@ def note(journal: Journal | QuotaJournal, role: str, said: m.Note, item: Item | 
         case Notice.LEFT_UNREAD:
             event, priority = Event.LOG_LEFT, ERROR
             sentence = (
-                f"{said.number} bytes of log '{path}' were not read when lognot had to stop; "
+                f"{number('byte')} of log '{path}' {was_or_were} not read when lognot had to stop; "
                 "only items with resume = yes go on there"
             )
         case Notice.CONFIG_DIFFERS:

@@ -49,3 +49,8 @@ def printable(text: str | bytes) -> str:
 def counted(number: int, what: str) -> str:
     """Say how many there are of `what`, a noun in the singular."""
     return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def were(number: int) -> str:
+    """Say "was" of one, "were" of any other number."""
+    return "was" if number == 1 else "were"

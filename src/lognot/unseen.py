@@ -17,6 +17,7 @@ from lognot.moves import MAX_FILES, Moved
 from lognot.opening import born, open_log, pass_by
 from lognot.renames import Renames
 from lognot.rotated import leftovers, list_files
+from lognot.shown import counted
 from lognot.state import SavedStream
 from lognot.streams import Log, Streams, leads_to_current, newest, raise_passing
 
@@ -187,5 +188,6 @@ def _open_beside(log: Log, name: str) -> int:
 
 
 def _say_given_up(log: Log, rotated: str, number: int) -> None:
-    text = f"log '{log.path}' was rotated {rotated} before it was looked at: {number} files are not read"
+    files = f"{counted(number, 'file')} {'is' if number == 1 else 'are'} not read"
+    text = f"log '{log.path}' was rotated {rotated} before it was looked at: {files}"
     log.say(Event.LOG_UNREADABLE, ERROR, text)

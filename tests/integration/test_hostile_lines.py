@@ -45,7 +45,7 @@ def test_a_pattern_that_explodes_is_given_up_and_reported_once(
     service: Callable[..., Service], tmp_path: Path, engine: str
 ) -> None:
     lognot = _run(service, tmp_path / "log", engine, r"(a+)+$")
-    lognot.wait_log(r"warning: \[HOSTILE\] regex gave up on \d+ lines")
+    lognot.wait_log(r"warning: \[HOSTILE\] regex gave up on \d+ lines?")
     assert len(re.findall(r"\[HOSTILE\] regex gave up", lognot.log)) == 1  # in this minute
     assert lognot.stop() == 0
 

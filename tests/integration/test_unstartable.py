@@ -20,9 +20,7 @@ def test_arguments_that_no_process_can_take_are_dropped_and_said(
     # execve(2) takes a quarter of the stack limit, and 128 KiB at least.
     resource.prlimit(lognot.role("executor"), resource.RLIMIT_STACK, (512 * 1024, 512 * 1024))
     append(log, b"a" * 90_000 + b"b" * 90_000 + b" 1\nab 2\n")
-    lognot.wait_log(
-        r"error: \[ITEM\] 1 actions were dropped, since the shell cannot start: Argument list too"
-    )
+    lognot.wait_log(r"error: \[ITEM\] 1 action was dropped, since the shell cannot start: Argument list too")
     wait_for(lambda: lines_of(out) == ["2"], "the next action")
     assert lognot.stop() == 0
 

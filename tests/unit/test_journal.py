@@ -180,7 +180,7 @@ def test_what_could_not_be_written_is_said_when_there_is_room() -> None:
     log.say_lost()
     log.say_lost()
     assert [message for _, _, message, _ in small.records][3:] == [
-        "1 messages could not be written: No space left on device"
+        "1 message could not be written: No space left on device"
     ]
 
 

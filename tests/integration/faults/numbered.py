@@ -67,7 +67,9 @@ def kill_role(lognot: Service, name: str) -> None:
 
 def dropped(lognot: Service, item: str, reason: str = "") -> int:
     """How many actions of an item were reported as dropped."""
-    return sum(map(int, re.findall(rf"\[{item}\] (\d+) actions were dropped, since .*{reason}", lognot.log)))
+    return sum(
+        map(int, re.findall(rf"\[{item}\] (\d+) actions? (?:was|were) dropped, since .*{reason}", lognot.log))
+    )
 
 
 def memory_bytes(pid: int, name: str) -> int:

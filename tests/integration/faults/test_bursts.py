@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -70,7 +71,9 @@ def test_more_than_may_wait_while_the_executor_stands_still(service: Make, tmp_p
     ran = account(lognot, out, MAX_WAITING + over, name)
     assert max(ran) < MAX_WAITING, "the newest were dropped"
     assert lognot.log.count("[NOTE] fired") == MAX_WAITING
-    assert len(lognot.log.split("actions were dropped")) - 1 <= 4, "a message a minute, and those of the end"
+    assert len(re.findall("actions? (?:was|were) dropped", lognot.log)) <= 4, (
+        "a message a minute, and those of the end"
+    )
 
 
 def test_a_stop_while_the_executor_stands_still(service: Make, tmp_path: Path) -> None:
@@ -85,7 +88,7 @@ def test_a_stop_while_the_executor_stands_still(service: Make, tmp_path: Path) -
         lognot.signal(signal.SIGTERM)
         lognot.wait_log("stopping on SIGTERM")
         lognot.signal(signal.SIGTERM)
-        lognot.wait_log(r"actions were dropped, since lognot stops")
+        lognot.wait_log(r"actions? (?:was|were) dropped, since lognot stops")
     assert lognot.process is not None
     assert lognot.process.wait(20) == 0
     name = "SIGSTOP of the executor, two SIGTERM: run or said dropped"
