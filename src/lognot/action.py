@@ -52,11 +52,10 @@ BASE_ENVIRONMENT = {
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """What an action runs: fixed shell text, and which values of a match it refers to."""
+    """What an action runs: fixed shell text, and which groups of a match it refers to."""
 
     shell_text: bytes
     groups: frozenset[int] = frozenset()
-    uses_line: bool = False
     words: tuple[tuple[bytes, ...], ...] = ()  # the variables in each word of it that has several
 
 
@@ -86,7 +85,7 @@ def parse_template(text: bytes) -> Template:
         tuple(variable_of(value).encode() for value in word.values) for word in tracker.words_with_values
     )
     shared = tuple(word for word in words if len(word) > 1)
-    return Template(shell_text, placeholders(text), LINE in source, shared)
+    return Template(shell_text, placeholders(text), shared)
 
 
 def placeholders(text: bytes) -> frozenset[int]:

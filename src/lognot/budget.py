@@ -26,7 +26,8 @@ DEBT_NS = 3 * CAPACITY_NS  # more is forgiven: the rein is off again after three
 # much is back, after a tenth of a second at the earliest: else it would begin and end with each line.
 TINY_CAPACITY_NS = CAPACITY_NS * 3 // 2
 RESUME_NS = CAPACITY_NS // 10
-# A search of one takes no longer: what is measured beyond was a garbage collection, or this machine's host.
+# A search of one takes no longer: what is measured beyond was a garbage collection, or another guest of the
+# host of a virtual machine.
 TINY_MOST_NS = CAPACITY_NS // 4
 
 # What of a search is not counted: more than a slow regex takes on an ordinary line. That is 20 us, and ten

@@ -3,7 +3,8 @@
 A child is forked, not executed: the interpreter's pages stay shared and a role is back in milliseconds.
 What makes that safe is that it inherits nothing that it was not given: every descriptor but its channel is
 closed, standard input, output and error are /dev/null (a terminal is a way back to its owner), signals and
-random state are reset. The supervisor's memory holds no secret and no log content.
+random state are reset. The supervisor's memory holds no log content,
+and no secret but the keys of digests, which are worth nothing without the ledger.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """What must outlive a killed monitor: memory that the supervisor shares with every monitor it starts.
 
-The supervisor makes it before the first fork and never looks inside, but for the statistics; the executors do
-not have it. The monitor writes how far each file was read and what was counted; the next monitor goes on from
-there: no line lost, none twice, no count forgotten. Writes cost a memory copy, no system call.
+The supervisor makes it before the first fork. It reads statistics and positions, completes the commit of a
+monitor that was killed, and relies on none of it; the executors do not have it. The monitor writes how far
+each file was read and what was counted; the next monitor goes on from there: no line lost, none twice, no
+count forgotten. Writes cost a memory copy, no system call.
 
 A monitor that was taken over can leave anything here. Whatever it is, the next one can go on: a number that
 cannot be is not used, and what is merely wrong costs or doubles some lines.
@@ -49,7 +50,7 @@ _FATAL = struct.Struct("=QQIIQ")  # stream, position, item, bytes, when
 # Stream, offset, size, generation, skipping, digest length, digest; the offset of the anchor (0: none),
 # skipping, digest.
 _POSITION = struct.Struct("=QQQIBB16sQB16s")
-_RECORD_FIELDS = "QIBB34s"  # time, item, kind, key length, key
+_RECORD_FIELDS = f"QIBB{MAX_KEY_BYTES}sx"  # time, item, kind, key length, key
 _RECORD = struct.Struct("=" + _RECORD_FIELDS)
 _KIND_AT = 12  # in a record
 _CHANGE = struct.Struct("=I")  # a slot, doubled, and which of its copies

@@ -1,4 +1,4 @@
-"""The event loop that each of the three roles turns: descriptors, channels and deadlines. One thread.
+"""The event loop that each role turns: descriptors, channels and deadlines. One thread.
 
 It sleeps until the kernel says that something is there or the nearest deadline has come; with neither, for
 ever. All deadlines are CLOCK_MONOTONIC in nanoseconds.

@@ -63,8 +63,8 @@ class Notice(IntEnum):
     FORK_FAILED = 9  # an action could not be started yet; text: the error
     ACTION_OUTPUT_CUT = 10  # about an item; number: bytes left out
     FILE_UNREADABLE = 11  # about a log; text: the error
-    POSITION_LOST = 13  # about a log: how far it was read makes no sense
     CONFIG_DIFFERS = 12  # an executor waits, since its launcher reads another config
+    POSITION_LOST = 13  # about a log: how far it was read makes no sense
     NO_SANDBOX = 15  # the monitor has no filter of system calls; text: why
     REGEX_LIMITED = 16  # about an item whose regex costs too much; number: how often; text: the line
     LINES_LEFT_OUT = 17  # about such an item; number: lines; text: one of them

@@ -67,7 +67,7 @@ class Sandbox:
             self.missing = f"{error}; {HOW_TO_HAVE_IT}"
 
     def enter(self) -> None:
-        """Put it in force, for ever. Where that cannot be, `missing` says why and nothing has changed."""
+        """Put it in force, for ever. Where that cannot be, `missing` says why."""
         if self.missing:
             return
         # Nobody reads what these print, and both would open the source file to show a line of it.

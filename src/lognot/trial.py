@@ -10,8 +10,8 @@ from typing import BinaryIO, TextIO
 from lognot.check import check_config
 from lognot.config import Config, draft_config
 from lognot.errors import MatchLimitError, PatternError, in_reading_order
+from lognot.options import OPTIONS_BY_NAME, parse_max_line
 from lognot.pattern import choose_engine, compile_pattern
-from lognot.settings import MAX_LINE_BYTES
 from lognot.shown import counted, printable
 
 
@@ -41,10 +41,11 @@ def _summary(config: Config) -> str:
 
 def _cut_lines(lines: BinaryIO) -> Iterator[bytes]:
     """Give lines, cut where the service cuts them: a hole in a log is a line of any length."""
-    while line := lines.readline(MAX_LINE_BYTES + 1):
-        yield line
+    max_bytes = parse_max_line(OPTIONS_BY_NAME["max_line"].default or "")
+    while line := lines.readline(max_bytes + 1):
+        yield line[:max_bytes].removesuffix(b"\n").removesuffix(b"\r")
         while line and not line.endswith(b"\n"):
-            line = lines.readline(MAX_LINE_BYTES)
+            line = lines.readline(max_bytes)
 
 
 def try_regex(regex: str, lines: BinaryIO, output: TextIO) -> int:
@@ -59,7 +60,6 @@ def try_regex(regex: str, lines: BinaryIO, output: TextIO) -> int:
         return 1
     matched = False
     for number, line in enumerate(_cut_lines(lines), 1):
-        line = line.removesuffix(b"\n").removesuffix(b"\r")
         try:
             spans = pattern.search(line)
         except MatchLimitError as error:

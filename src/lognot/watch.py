@@ -46,7 +46,6 @@ DIRECTORY_MASK: int = (
 RENAME_MASK: int = (
     pyinotify.IN_MOVED_FROM | pyinotify.IN_MOVED_TO | pyinotify.IN_DELETE | pyinotify.IN_ONLYDIR
 )
-MODIFIED: int = pyinotify.IN_MODIFY
 ATTRIBUTES: int = pyinotify.IN_ATTRIB
 CLOSED: int = pyinotify.IN_CLOSE_WRITE
 MOVED_FROM: int = pyinotify.IN_MOVED_FROM

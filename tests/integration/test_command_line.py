@@ -16,7 +16,7 @@ import pytest
 
 from integration.harness import PYTHON, SOURCE, append, lines_of, wait_for
 from integration.processes import Custom, Run, runner, stat_fields
-from lognot.settings import MAX_LINE_BYTES
+from lognot.options import parse_max_line
 
 GOOD = "[ITEM]\npath = log\nregex = (a+)\nupbound_action = echo $1\n"
 
@@ -308,8 +308,9 @@ def test_retest_goes_on_after_a_line_that_costs_too_much(run: Run) -> None:
 
 def test_retest_cuts_a_line_where_the_service_does(run: Run) -> None:
     """A hole in a log is a line of any length: `truncate -s 16T`."""
-    done = run("-T", "hit", data=b"x" * MAX_LINE_BYTES + b"hit\nhit\n")
-    assert done.stdout == b"1: no match\n2: $0 = hit\n"
+    long = b"x" * parse_max_line("1M")
+    done = run("-T", "hit", data=long + b"hit\n" + long[3:] + b"hit\nhit\n")
+    assert done.stdout == b"1: no match\n2: $0 = hit\n3: $0 = hit\n"
 
 
 def test_retest_answers_line_by_line(tmp_path: Path) -> None:

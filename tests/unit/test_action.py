@@ -93,8 +93,7 @@ def test_shell_text(text: bytes, shell_text: bytes) -> None:
 def test_what_a_template_refers_to() -> None:
     template = parse_template(rb"echo $1 '$12' \$3 $@ $099 $0000")
     assert template.groups == placeholders(rb"echo $1 '$12' \$3 $@ $099 $0000") == {0, 1, 12, 99}
-    assert template.uses_line
-    assert parse_template(b"true") == Template(b"true", frozenset(), False)
+    assert parse_template(b"true") == Template(b"true")
 
 
 @pytest.mark.parametrize(

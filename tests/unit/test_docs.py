@@ -50,6 +50,12 @@ def test_links_lead_somewhere(document: Path) -> None:
     assert [target for target in targets if not (document.parent / target).exists()] == []
 
 
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_prose_fits_into_120_columns(document: Path) -> None:
+    prose = (line for line in document.read_text().splitlines() if not line.startswith(("|", "    ")))
+    assert [line for line in prose if len(line) > 120] == []
+
+
 def test_the_config_of_the_readme_is_good() -> None:
     text = re.search(r"```ini\n(.*?)```", (CHECKOUT / "README.md").read_text(), re.DOTALL)
     assert text

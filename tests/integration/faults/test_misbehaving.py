@@ -92,7 +92,7 @@ def test_those_that_print_without_end(service: Make, tmp_path: Path) -> None:
     append(other, numbered_lines(lines // 2, lines // 2))
     wait_noted(out, lines)
     for name in ("LINE", "LINES", "SHORT"):
-        lognot.wait_log(rf"\[{name}\] action ended with exit status 0", deadline_s=60)
+        lognot.wait_log(rf"\[{name}\] action ended with exit status 0", deadline_s=300)
     grown = [memory_bytes(pid, "VmHWM") - old for pid, old in zip(ours, before, strict=True)]
     assert max(grown) < GROWTH_BYTES, grown
     assert lognot.stop() == 0
