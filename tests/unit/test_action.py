@@ -141,7 +141,7 @@ def test_refused_with_a_reason(text: bytes, error: str) -> None:
 
 def test_without_match_arguments_the_text_is_the_shells_alone() -> None:
     text = rb"""awk '{print $1 "\\"}' | grep "it's \$" # $(("""
-    assert plain_template(text) == Template(text, frozenset(), False)
+    assert plain_template(text) == Template(text, frozenset())
     with pytest.raises(TemplateError):
         plain_template(b"a\0b")
 
