@@ -4,27 +4,8 @@ The monitor uses it on what strangers write into logs; --test, --retest and the 
 with it. It needs no privilege. A hostile line must not crash the process, so every search has limits and
 raises MatchLimitError at them; any other line gives spans or None.
 
-Two engines, one behaviour: python-pcre (PCRE 8) and libpcre2-8 (`lognot.pcre2`). python-pcre compiles every
-regex in UTF-8 mode, each byte as the Latin-1 character of that number. The same is done for PCRE2, so that
-one byte is one character on both: `.` is one byte; `\\xe9` and `\\x{e9}` are the byte 0xe9; (?i) folds 0xe9
-and 0xc9 as Latin-1 does; \\p{L}, \\h, \\v and \\R know the bytes from 0x80 on as Latin-1, while \\w, \\d, \\s
-and \\b, [[:alpha:]] and the like know ASCII only.
-
-Refused on both engines, since one of them would answer differently: \\C; an unknown escape such as \\y; \\c
-before anything but printable ASCII; a NUL byte between \\Q and \\E; at the start of the regex (*UTF), (*UCP),
-(*LIMIT_...), (*NO_JIT), (*NOTEMPTY) and (*NUL), which change the character set, the limits or what one engine
-alone knows, and (*ANY), with which the JIT code of both gives `(?!$)` a wrong span.
-
-What cannot be made to agree:
-
-- Either engine refuses some regexes that the other takes. PCRE 8: `(?^)`, `(?n)`, `(*atomic:...)`,
-  `\\N{U+e9}`, `\\p{Alphabetic}`. PCRE2: `[\\d-z]`, `[\\B]`, and `\\8` where there is no group 8. Words and
-  offsets of messages differ a little. PCRE2 takes more for syntax as it grows: before 10.43, `a{,3}` is
-  literal text.
-- A subroutine call, `(?1)` or `(?R)`, is atomic in PCRE 8; PCRE2 can backtrack into it (pcre2compat(3)).
-- (*ACCEPT) inside of a repeated group.
-- A search that one engine gives up may be finished by the other: they count different things, and they know
-  different reasons why a line cannot match at all.
+Two engines, one behaviour: python-pcre (PCRE 8) and libpcre2-8 (`lognot.pcre2`). dialect.py has which
+regexes they are given, in which words, and what they cannot be made to agree about.
 
 Limits bound one attempt, and PCRE starts counting again at each offset of the line. A regex that stays below
 them at every offset takes time that grows with the square of the line's length, or the cube. Whoever searches
@@ -70,9 +51,10 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+from lognot.dialect import calls_groups, translate
 from lognot.errors import MatchLimitError, PatternError
+from lognot.settings import ENGINES
 
-ENGINES = ("auto", "pcre", "pcre2")
 _missing: dict[str, str] = {}  # of an engine that was looked for once and for all: why it cannot be had
 _JIT_FILE = b"/memfd:sljit"  # the name that PCRE2 gives to such a file (sljitProtExecAllocator.c)
 
@@ -99,27 +81,7 @@ HEAP_LIMIT_KIB = 1024
 JIT_STACK_START_BYTES = 32 * 1024
 JIT_STACK_MAX_BYTES = 1024 * 1024
 
-# What both engines are told ahead of the regex of the user.
-_NEWLINE_PREFIX = b"(*LF)(*BSR_UNICODE)"
 _LIMITS_PREFIX = b"(*LIMIT_MATCH=%07d)(*LIMIT_RECURSION=%d)"
-
-_START_OPTION = re.compile(rb"\(\*([A-Z_0-9]+)(?:=[0-9]*)?\)")
-_START_OPTIONS_REFUSED = frozenset(
-    b"UTF UTF8 UTF16 UTF32 UCP ANY NUL NO_JIT NOTEMPTY NOTEMPTY_ATSTART "
-    b"LIMIT_MATCH LIMIT_RECURSION LIMIT_DEPTH LIMIT_HEAP".split()
-)
-
-# Quoted text, an escape, or a byte that has to be written as an escape.
-_TOKEN = re.compile(rb"\\Q(?:.*?)(?:\\E|\Z)|\\c.?|\\.|[\x00\x85]", re.DOTALL)
-# A NUL would end the regex for python-pcre, and 0x85 (U+0085, or a part of "Å" in UTF-8) is white space that
-# (?x) leaves out for PCRE2 alone. As escapes they mean the same byte to both.
-_ESCAPED = {b"\x00": rb"\x00", b"\x85": rb"\x85"}
-# Letters that PCRE 8 takes literally after a backslash and PCRE2 refuses.
-_UNKNOWN_ESCAPES = frozenset(b"FIJMOTYijmqy")
-
-# A group that is called like a subroutine, or may be (a look-alike in a class costs a guard, nothing else): a
-# call that matches nothing can go on calling, with JIT for a second on a line of four bytes.
-_CALL = re.compile(rb"\(\?(?:R|&|P>|[+-]?[0-9])|\\g[<']")
 
 # python-pcre puts the offset into its message.
 _OFFSET_IN_MESSAGE = re.compile(r"(.*) at position ([0-9]+)", re.DOTALL)
@@ -139,7 +101,7 @@ class Pattern(ABC):
         self.regex = regex
         self.engine = engine
         self.groups = groups
-        self.calls = _CALL.search(regex) is not None
+        self.calls = calls_groups(regex)
 
     @abstractmethod
     def match(self, line: bytes) -> Any:
@@ -378,64 +340,14 @@ def compile_pattern(regex: bytes, engine: str, *, jit: bool = True) -> Pattern:
     engine = choose_engine(engine)
     if regex == b".*":
         return _AnyLine(regex, engine, 0)
-    _refuse_start_options(regex)
-    text, origins = _same_for_both(regex)
-    subject = (_NEWLINE_PREFIX + text).decode("latin-1").encode()
+    translation = translate(regex)
     try:
         if engine == "pcre":
-            return _PcrePattern(regex, subject, jit=jit)
-        return _Pcre2Pattern(regex, subject, jit=jit)
+            return _PcrePattern(regex, translation.text, jit=jit)
+        return _Pcre2Pattern(regex, translation.text, jit=jit)
     except _CompileError as error:
-        characters = len(subject[: max(error.offset, 0)].decode("utf-8", "ignore")) - len(_NEWLINE_PREFIX)
-        offset = origins[min(max(characters, 0), len(text))]
+        offset = translation.offset_in_regex(error.offset)
         raise PatternError(f"{error.message} at offset {offset}") from error
-
-
-def _refuse_start_options(regex: bytes) -> None:
-    position = 0
-    while found := _START_OPTION.match(regex, position):
-        if found[1] in _START_OPTIONS_REFUSED:
-            raise PatternError(f"(*{found[1].decode()}) is not allowed here, at offset {position}")
-        position = found.end()
-
-
-def _same_for_both(regex: bytes) -> tuple[bytes, list[int]]:
-    """`regex` in words that mean the same to both engines, and the offset in it of each of their bytes.
-
-    The last offset is that of the end. Raises PatternError for what has no such words.
-    """
-    text = bytearray()
-    origins: list[int] = []
-    copied = 0
-    for found in _TOKEN.finditer(regex):
-        token = found[0]
-        _refuse_token(token, found.start())
-        special = token[-1:] if token[:2] != rb"\Q" else b""
-        if special in _ESCAPED:
-            text += regex[copied : found.start()] + _ESCAPED[special]
-            origins += range(copied, found.start())
-            origins += [found.start()] * len(_ESCAPED[special])
-            copied = found.end()
-    text += regex[copied:]
-    origins += range(copied, len(regex) + 1)
-    return bytes(text), origins
-
-
-def _refuse_token(token: bytes, offset: int) -> None:
-    if token[:2] == rb"\Q":
-        if b"\x00" in token:
-            raise PatternError(
-                rf"a NUL byte between \Q and \E at offset {offset}: write \x00 outside of them"
-            )
-    elif token[:2] == rb"\c":
-        if not b" " <= token[2:] <= b"~":
-            raise PatternError(rf"\c must be followed by a printable ASCII character, at offset {offset}")
-    elif token == rb"\C":
-        raise PatternError(
-            rf"\C is not allowed at offset {offset}: one byte is one character here, use (?s:.)"
-        )
-    elif token[:1] == b"\\" and token[1] in _UNKNOWN_ESCAPES:
-        raise PatternError(f"unrecognized character follows \\ at offset {offset + 1}")
 
 
 def _spans(line: bytes, offsets: list[int]) -> Spans:

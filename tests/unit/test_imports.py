@@ -52,6 +52,7 @@ LAYERS: tuple[tuple[str, set[str]], ...] = (
         "concepts",
         {"action", "budget", "channel", "frequency", "ini", "items", "journal", "ledger", "linger", "lint"}
         | {
+            "dialect",
             "literals",
             "loop",
             "mounts",
@@ -94,6 +95,7 @@ PURE = {
     "anchors": {"time"},
     "budget": set(),
     "catalogue": set(),
+    "dialect": set(),
     "errors": {"errno"},
     "frequency": {"hashlib", "_blake2"},
     "ini": set(),

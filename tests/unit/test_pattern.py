@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from lognot import pattern
 from lognot.errors import MatchLimitError, PatternError
-from lognot.pattern import ENGINES, Pattern, Spans, choose_engine, compile_pattern
+from lognot.pattern import Pattern, Spans, choose_engine, compile_pattern
+from lognot.settings import ENGINES
 
 SOURCE = str(Path(pattern.__file__).parents[1])
 HANG_GUARD_S = 60
@@ -301,35 +302,6 @@ def test_error_offset_is_never_outside(regex: bytes) -> None:
                 continue
             digits = str(error).partition(" at offset ")[2].partition(":")[0]
             assert 0 <= int(digits) <= len(regex), (regex, str(error))
-
-
-@pytest.mark.parametrize(
-    "option",
-    rb"(*UTF8) (*UTF) (*UTF16) (*UTF32) (*UCP) (*ANY) (*NO_JIT) (*NOTEMPTY) (*NOTEMPTY_ATSTART) (*NUL) "
-    rb"(*LIMIT_MATCH=99) (*LIMIT_RECURSION=99999999) (*LIMIT_DEPTH=1) (*LIMIT_HEAP=1)".split(),
-)
-def test_refused_at_the_start(engine: str, option: bytes) -> None:
-    for before in (b"", b"(*CR)", b"(*NO_START_OPT)(*LF)", b"(*NO_DOTSTAR_ANCHOR)"):
-        with pytest.raises(PatternError, match="not allowed") as caught:
-            compile_pattern(before + option + b"a", engine)
-        assert str(caught.value).endswith(f"at offset {len(before)}")
-
-
-@pytest.mark.parametrize(
-    ("regex", "offset"),
-    [
-        (rb"a\C", 1),
-        (rb"\\\C", 2),
-        (b"\\c\x01", 0),
-        (b"\\c\xe9", 0),
-        (rb"a\c", 1),
-        (b"a\\Q\x00\\E", 1),
-        (rb"\\\i", 3),
-    ],
-)
-def test_refused_for_one_would_answer_differently(engine: str, regex: bytes, offset: int) -> None:
-    with pytest.raises(PatternError, match=f"at offset {offset}"):
-        compile_pattern(regex, engine)
 
 
 # Limits
