@@ -13,11 +13,9 @@ from __future__ import annotations
 
 import gc
 import os
-import signal
 import socket
 import time
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
 
 from lognot import messages as m
 from lognot.channel import Channel, ChannelClosed
@@ -25,12 +23,13 @@ from lognot.dispatch import Dispatcher
 from lognot.errors import NO_DESCRIPTOR_STATUS, LognotError, NoDescriptorError
 from lognot.files import Files, Stream
 from lognot.frequency import NEVER_NS
+from lognot.guard import LONG_LINE_BYTES, SearchGuard
 from lognot.journal import OWN_TAG, own_line_pattern
-from lognot.ledger import Counted, Ledger, Search, SuspectBlock
+from lognot.ledger import Counted, Ledger
 from lognot.loop import Loop
 from lognot.messages import Kind, Notice
 from lognot.notes import Notes
-from lognot.pattern import choose_engine, has_jit, jit_uses_files, load_engines
+from lognot.pattern import choose_engine, jit_uses_files, load_engines
 from lognot.privileges import JIT_FILE_BYTES, end_with_parent, lock_down
 from lognot.rule import Rule
 from lognot.sandbox import Sandbox
@@ -40,18 +39,6 @@ from lognot.settings import Item, config_from_json
 from lognot.tail import Block, size_of
 from lognot.users import Account
 
-# On shorter lines a search ends within 16 ms, on a slow machine (measured with JIT, whose limits bound each
-# attempt). On longer ones a pattern can be slow without meeting any, since it may begin anew at each byte:
-# `(a*)\1[xy]` takes 35 ms for 1,000. SIGVTALRM then ends this process, and the next one leaves that search
-# out. The guard costs 5 us a search.
-LONG_LINE_BYTES = 768 if has_jit() else 0
-# Of CPU time. The kernel looks at each tick, and adds one: 16 ms where there are 250 in a second. With the
-# start of the next monitor (15 ms) that is what another item has to wait. A longer line gets what 100 MB/s
-# take.
-SEARCH_LIMIT_S = 0.01
-SEARCH_LIMIT_S_PER_BYTE = 1e-8
-# For a short line that is only guarded since the last monitor died in its block: PCRE's own limits do.
-CAREFUL_LIMIT_S = 1.0
 STOP_S = 2.0  # what was written before the stop is read, but not for longer
 LAST_WORDS_S = 0.5  # for handing over the actions and messages that came of it
 MANY_HITS = 100  # in a block
@@ -118,9 +105,7 @@ class Monitor:
         self._begun = False
         self._resumes = False  # some rule does
         self._advance_ns = 0  # when to say next that files were read
-        self._fatal_searches = ledger.fatal_searches()
-        self._suspect = ledger.suspect_block()
-        self._searching: tuple[Stream, Block] | None = None
+        self._guard = SearchGuard(ledger, self._on_skipped)
         self._now_ns = time.monotonic_ns()
         self._holds_on = False
         self._stopping = False
@@ -225,15 +210,12 @@ class Monitor:
 
     def _scanner(self, rules: list[Rule]) -> Scanner:
         patterns = [(rule.item_id, rule.pattern) for rule in rules]
-        return Scanner(patterns, LONG_LINE_BYTES, self._guard, [rule.budget for rule in rules])
+        return Scanner(patterns, LONG_LINE_BYTES, self._guard.search, [rule.budget for rule in rules])
 
     def _new_rule(self, item_id: int, item: Item) -> Rule:
         rule = Rule(item_id, item, self._ledger.secret)
-        now_ns = time.monotonic_ns()
-        for search in sorted(self._fatal_searches, key=lambda search: search.died_ns):
-            # One of the future is no fact, and would be a ban for ever.
-            if search.item_id == item_id and search.died_ns <= now_ns:
-                rule.budget.ban(search.died_ns, search.line_bytes)
+        for search in self._guard.deaths_of(item_id):
+            rule.budget.ban(search.died_ns, search.line_bytes)
         return rule
 
     def _replay(self) -> None:
@@ -320,20 +302,13 @@ class Monitor:
     def _scan_with(self, scanner: Scanner | None, stream: Stream, block: Block) -> None:
         if scanner is None or not block.lines:
             return
-        self._searching = (stream, block)
-        begin = _position(stream.tail.generation, block.start)
-        searched = SuspectBlock(stream.stream_id, begin, begin + len(block.lines))
-        careful = self._suspect is not None and self._suspect.overlaps(searched)
-        scanner.long_line_bytes = 0 if careful else LONG_LINE_BYTES
-        self._ledger.begin_block(searched)
-        found = scanner.scan(block.lines)
-        self._ledger.end_block()
+        found = self._guard.scan(scanner, stream, block)
         # Many lines are looked at together: most logs do not hold our own.
         may_be_own = len(found) < MANY_HITS or OWN_TAG in block.lines
         matches: dict[int, tuple[list[Hit], list[bytes | None]]] = {}  # of each item, and their keys
         for hit in found:
             if isinstance(hit, Failure):
-                self._on_failure(stream, block, hit)
+                self._on_failure(hit)
                 continue
             _, line, item_id, _, match = hit
             if may_be_own and OWN_TAG in line and self._own_line.match(line):
@@ -346,15 +321,18 @@ class Monitor:
         if matches:
             self._count(stream, block, matches)
 
-    def _on_failure(self, stream: Stream, block: Block, failure: Failure) -> None:
+    def _on_failure(self, failure: Failure) -> None:
         if isinstance(failure, Overspent):
             self._notes.say(Notice.REGEX_LIMITED, failure.key, 1, failure.line[:QUOTE_BYTES])
         elif not isinstance(failure, LeftOut):
             self._notes.say(Notice.MATCH_FAILED, failure.key, 1, str(failure.error).encode())
-        elif _search(stream, block, failure.start, failure.key) in self._fatal_searches:
-            self._notes.say(Notice.LINE_SKIPPED, failure.key, 1, failure.line[:QUOTE_BYTES])
+        elif self._guard.is_fatal(failure.key, failure.start):
+            self._on_skipped(failure.key, failure.line)
         else:
             self._notes.say(Notice.LINES_LEFT_OUT, failure.key, 1, failure.line[:QUOTE_BYTES])
+
+    def _on_skipped(self, item_id: int, line: bytes) -> None:
+        self._notes.say(Notice.LINE_SKIPPED, item_id, 1, line[:QUOTE_BYTES])
 
     def _count(
         self, stream: Stream, block: Block, matches: dict[int, tuple[list[Hit], list[bytes | None]]]
@@ -401,7 +379,7 @@ class Monitor:
 
     def _fire_hit(self, stream: Stream, block: Block, hit: Hit, count: int) -> None:
         rule = self._rules[hit.key]
-        position = _position(stream.tail.generation, block.start + hit.start)
+        position = stream.tail.position_of(block.start + hit.start)
         spans = hit.spans
         action = m.RunAction(rule.item_id, Kind.UPBOUND, stream.stream_id, position, count, hit.line, spans)
         self._fire(rule, action, hit.line[slice(*spans[0])])
@@ -417,27 +395,6 @@ class Monitor:
             self._hold_on()
             dispatcher.run(action)
 
-    @contextmanager
-    def _guard(self, item_id: int, line_start: int, line_bytes: int) -> Iterator[bool]:
-        """Note a search that may not come back, and limit its time; gives False for one that did not."""
-        assert self._searching is not None
-        stream, block = self._searching
-        search = _search(stream, block, line_start, item_id, line_bytes)
-        if search in self._fatal_searches:
-            line = block.lines[line_start : line_start + line_bytes]
-            self._notes.say(Notice.LINE_SKIPPED, item_id, 1, line[:QUOTE_BYTES])
-            yield False
-            return
-        self._ledger.begin_search(search)
-        can_be_slow = line_bytes > LONG_LINE_BYTES or self._rules[item_id].pattern.calls
-        limit_s = SEARCH_LIMIT_S + line_bytes * SEARCH_LIMIT_S_PER_BYTE if can_be_slow else CAREFUL_LIMIT_S
-        signal.setitimer(signal.ITIMER_VIRTUAL, limit_s)
-        try:
-            yield True
-        finally:
-            signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-            self._ledger.end_search()
-
     def _check_sizes(self, stream: Stream, rules: list[Rule]) -> None:
         waiting = [(rule, rule.size) for rule in rules if rule.size is not None]
         if not waiting:
@@ -450,7 +407,7 @@ class Monitor:
         for rule, wanted in waiting:
             multiple = wanted.grown(size)
             if multiple:
-                position = _position(stream.tail.generation, multiple)
+                position = stream.tail.position_of(multiple)
                 self._ledger.add_statistics(0, 0, 1)
                 self._fire(
                     rule, m.RunAction(rule.item_id, Kind.SIZE, stream.stream_id, position, multiple, b"", ())
@@ -548,16 +505,6 @@ class Monitor:
             for item_id, number in dispatcher.give_up().items():
                 self._notes.say(Notice.ACTIONS_DROPPED, item_id, number, b"lognot stops")
         self._files.commit()
-
-
-def _position(generation: int, number: int) -> int:
-    """Where in a file something is, so that positions only grow, over truncations too."""
-    return (generation & 0xFFFF) << 48 | number & 0xFFFFFFFFFFFF
-
-
-def _search(stream: Stream, block: Block, line_start: int, item_id: int, line_bytes: int = 0) -> Search:
-    position = _position(stream.tail.generation, block.start + line_start)
-    return Search(stream.stream_id, position, item_id, line_bytes)
 
 
 def _read_all(fd: int) -> bytes:

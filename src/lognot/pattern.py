@@ -60,7 +60,7 @@ _JIT_FILE = b"/memfd:sljit"  # the name that PCRE2 gives to such a file (sljitPr
 
 Spans = tuple[tuple[int, int], ...]
 
-# Longer lines are searched with MATCH_LIMIT, and in a guard (monitor.py).
+# Longer lines are searched with MATCH_LIMIT, and in a guard (guard.py).
 SHORT_LINE_BYTES = 1024
 # Steps in one attempt, as PCRE counts them. On a short line they take less than 8 ms with JIT, whatever the
 # regex (a step may be a loop over the line), and `.*=.*=.*x` has as many for it as it can need.

@@ -48,9 +48,9 @@ SUSPECT_SEARCHES = 64
 MEASURE_NS = 1000
 MEASURE_SEARCHES = 1000  # at most: what took longer than such a line can was no search
 
-# Called with the item's key, the line's offset in the block and its length, around a search. Entering gives
-# False when this item must be skipped on this line.
-Guard = Callable[[int, int, int], AbstractContextManager[bool]]
+# Called with the item's key, the line's offset in the block, its length and whether the pattern calls its own
+# groups, around a search. Entering gives False when this item must be skipped on this line.
+Guard = Callable[[int, int, int, bool], AbstractContextManager[bool]]
 Match = Callable[[bytes], Any]
 
 
@@ -264,7 +264,7 @@ class Scanner:
                 if guard is None:
                     match = match_line(line)
                 else:
-                    with guard(key, start, length) as allowed:
+                    with guard(key, start, length, pattern.calls) as allowed:
                         match = match_line(line) if allowed else None
             except MatchLimitError as error:
                 found.append(Failure(start, line, key, error))

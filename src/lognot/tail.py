@@ -119,6 +119,10 @@ class Tail:
             return b""
         return blake2b(self._offset_mark, digest_size=_DIGEST_BYTES).digest()
 
+    def position_of(self, offset: int) -> int:
+        """Where in the file something is, so that positions only grow, over truncations too."""
+        return (self.generation & 0xFFFF) << 48 | offset & 0xFFFFFFFFFFFF
+
     def read(self) -> Reading:
         """Read on, at most BLOCK_BYTES, and less where they take long (`pace`).
 

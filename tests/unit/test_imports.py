@@ -34,6 +34,7 @@ LAYERS: tuple[tuple[str, set[str]], ...] = (
             "continuity",
             "dispatch",
             "files",
+            "guard",
             "keeper",
             "launched",
             "logs",

@@ -144,7 +144,7 @@ def test_guard_is_entered_around_long_lines_only(engine: str) -> None:
     events: list[tuple[str, int, int]] = []
 
     @contextmanager
-    def guard(key: int, start: int, length: int) -> Iterator[bool]:
+    def guard(key: int, start: int, length: int, calls: bool) -> Iterator[bool]:
         events.append(("enter", key, start))
         yield key != 2
         events.append(("exit", key, start))
@@ -159,7 +159,7 @@ def test_guard_sees_the_failure_and_may_raise_one() -> None:
     seen: list[type[BaseException]] = []
 
     @contextmanager
-    def guard(key: int, start: int, length: int) -> Iterator[bool]:
+    def guard(key: int, start: int, length: int, calls: bool) -> Iterator[bool]:
         if key == 2:
             raise MatchLimitError("took too long last time")
         try:
@@ -182,7 +182,7 @@ def test_long_line_bytes_may_change_between_scans() -> None:
     entered: list[int] = []
 
     @contextmanager
-    def guard(key: int, start: int, length: int) -> Iterator[bool]:
+    def guard(key: int, start: int, length: int, calls: bool) -> Iterator[bool]:
         entered.append(start)
         yield True
 
@@ -370,16 +370,16 @@ def test_other_items_are_searched_as_ever(engine: str) -> None:
 
 
 def test_what_calls_its_groups_is_guarded_on_every_line() -> None:
-    lengths: list[int] = []
+    entered: list[tuple[int, int, bool]] = []
 
     @contextmanager
-    def guard(key: int, start: int, length: int) -> Iterator[bool]:
-        lengths.append(length)
+    def guard(key: int, start: int, length: int, calls: bool) -> Iterator[bool]:
+        entered.append((key, length, calls))
         yield True
 
     searched = patterns("auto", rb"(a(?1)?b)", rb"a")
-    Scanner(searched, 100, guard).scan(b"aabb\n")
-    assert lengths == [4]
+    Scanner(searched, 5, guard).scan(b"aabb\naaabbb\n")
+    assert entered == [(1, 4, True), (1, 6, True), (2, 6, False)]
 
 
 @given(
