@@ -118,11 +118,13 @@ class Monitor:
             self._notes.say(Notice.NO_SANDBOX, 0, text=without.encode("utf-8", "replace"))
         while not self._stopping:
             behind, until_ns = self._behind()
-            wait = not self._files.is_dirty_without(behind)
+            # What a line does to us before we have begun would be taken for a failure to start.
+            wait = not self._begun or not self._files.is_dirty_without(behind)
             self._loop.turn(wait=wait, deadline_ns=min(until_ns, self._next_deadline_ns()))
-            self._read(behind)
-            if self._begun and not self._files.dirty:
-                self._times_to_use_again.clear()
+            if self._begun:
+                self._read(behind)
+                if not self._files.dirty:
+                    self._times_to_use_again.clear()
             self._judge()
             self._files.commit()
             self._let_go()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import re
 import select
+import signal
 import statistics
 import time
 from collections.abc import Callable
@@ -59,6 +60,30 @@ def test_a_search_without_end_costs_its_line_only(
     lognot = _run(service, tmp_path / "log", engine, regex)
     lognot.wait_log(r"error: \[HOSTILE\] regex was left out on one line.*: 'aaaa")
     lognot.wait_log(rf"monitor ended \({ALARM}\), will be started again now")
+    assert lognot.stop() == 0
+
+
+def test_a_line_that_many_items_die_of_keeps_no_service_from_starting(
+    service: Callable[..., Service], tmp_path: Path, environment: dict[str, str]
+) -> None:
+    """It has more logs than the monitor takes messages at once, so it had read before it was told all."""
+    items, logs = 6, 40
+    config = "[general]\nresume = yes\n"
+    for number in range(items):
+        config += f"[SLOW {number}]\npath = @/log\nregex = (a*)\\1[xy]{number}\nupbound_action = true\n"
+    for number in range(logs):
+        config += f"[OTHER {number}]\npath = @/log{number}\nupbound_action = echo seen\n"
+        (tmp_path / f"log{number}").touch()
+    (tmp_path / "log").touch()
+    lognot = service(config, environment=environment).start()
+    lognot.signal(signal.SIGTERM)
+    assert lognot.process is not None
+    assert lognot.process.wait(20) == 0
+    append(tmp_path / "log", b"a" * 20_000 + b" 0 1 2 3 4 5\n")
+    lognot.start()
+    lognot.wait_log("regex was left out on one line", items)
+    append(tmp_path / "log7", "word\n")
+    lognot.wait_log(r"\[OTHER 7\] says: seen")
     assert lognot.stop() == 0
 
 
