@@ -76,6 +76,7 @@ class Dispatcher:
         self._handed_back: dict[Occasion, RunAction] = {}
         self._waiting_bytes = 0
         self._behind_since_ns = 0
+        self._retired = False
 
     def connect(self, sock: socket.socket, mark_fd: int) -> None:
         """Use a new connection with its start mark, which it then owns, once the old one has ended.
@@ -94,7 +95,7 @@ class Dispatcher:
     def _use(self, channel: Channel, mark_fd: int) -> None:
         self._channel, self._mark = channel, mark_fd
         self._loop.attach(channel, self._on_message, self._on_closed)
-        for action in (*self._handed_back.values(), *self._waiting.values()):
+        for action in self._kept():
             self._send(action)
 
     def _send(self, action: RunAction) -> None:
@@ -108,8 +109,8 @@ class Dispatcher:
 
     @property
     def settled(self) -> bool:
-        """Every action so far is in the kernel's hands: it outlives this process."""
-        if not self._waiting and not self._handed_back:
+        """Every action so far is in the kernel's hands: it outlives this process. Or nobody will run it."""
+        if self._retired or (not self._waiting and not self._handed_back):
             return True
         return self._channel is not None and not self._channel.pending_bytes
 
@@ -126,23 +127,36 @@ class Dispatcher:
         until_ns = self._behind_since_ns + PATIENCE_NS
         return until_ns if now_ns < until_ns else 0
 
-    def retire(self) -> None:
-        """No item needs this executor any more: it ends when its queue is empty, and nothing waits for it."""
-        self._waiting.clear()
-        self._handed_back.clear()
-        self._waiting_bytes = 0
+    def retire(self) -> Counter[int]:
+        """No item needs this executor any more: it ends when its queue is empty, and nothing waits for it.
+
+        Returns:
+            For each item, how many actions no executor has or will have.
+        """
+        dropped = Counter(action.item_id for action in self._kept()) if self._channel is None else Counter()
+        self._forget()
+        self._retired = True
+        return dropped
 
     def give_up(self) -> Counter[int]:
-        """End the connection; give, for each item, how many actions no executor has or will have."""
-        lost: Iterable[Message] = (*self._handed_back.values(), *self._waiting.values())
+        """End the connection; give the same."""
+        lost: Iterable[Message] = self._kept()
         if self._channel is not None:
             lost = self._channel.unsent()
             self._loop.detach(self._channel)
             os.close(self._mark)
             self._channel = None
         dropped = Counter(action.item_id for action in lost if isinstance(action, RunAction))
-        self.retire()
+        self._forget()
         return dropped
+
+    def _kept(self) -> tuple[RunAction, ...]:
+        return (*self._handed_back.values(), *self._waiting.values())
+
+    def _forget(self) -> None:
+        self._waiting.clear()
+        self._handed_back.clear()
+        self._waiting_bytes = 0
 
     def has_room(self, action: RunAction) -> bool:
         """Say whether one more may wait."""

@@ -18,12 +18,14 @@ from dataclasses import dataclass
 
 from lognot import messages as m
 from lognot import watch
+from lognot.frequency import NEVER_NS
 from lognot.ledger import JOURNAL_RECORDS, MAX_OFFSET, Anchor, Ledger, Position
 from lognot.messages import Notice
 from lognot.notes import Notes
 from lognot.tail import Reading, Tail, size_of
 
 MAX_UNCOMMITTED = JOURNAL_RECORDS // 4  # records
+UNSETTLED_NS = 5 * 10**9  # what was read is committed then, whatever became of its actions
 
 
 @dataclass(slots=True)
@@ -94,6 +96,7 @@ class Files:
         self._of_directory_wd: dict[int, dict[bytes, set[int]]] = {}
         self._dirty: dict[int, None] = {}  # streams to read, in the order in which they became so
         self._uncommitted: dict[int, None] = {}
+        self._unsettled_ns = NEVER_NS  # since when a commit has had to wait
 
     # What the supervisor says.
 
@@ -413,13 +416,25 @@ class Files:
         """There is something that was read and is not written down."""
         return bool(self._uncommitted)
 
+    @property
+    def commit_ns(self) -> int:
+        """When to call `commit` again at the latest, CLOCK_MONOTONIC; NEVER_NS: when something has come."""
+        return min(self._unsettled_ns + UNSETTLED_NS, NEVER_NS)
+
     def commit(self) -> None:
         """Write down how far the files were read, unless an action that came of it would die with us.
 
-        It may when an executor stands still and too much is not written down: that would cost others counts.
+        It may when an executor stands still: to wait for longer, or for more to write down, would cost others
+        their counts, and have their actions run again.
         """
-        if not self._uncommitted or not (self._settled() or self._ledger.uncommitted > MAX_UNCOMMITTED):
+        if not self._uncommitted:
             return
+        if not self._settled():
+            now_ns = time.monotonic_ns()
+            self._unsettled_ns = min(self._unsettled_ns, now_ns)
+            if now_ns < self.commit_ns and self._ledger.uncommitted <= MAX_UNCOMMITTED:
+                return
+        self._unsettled_ns = NEVER_NS
         streams = [self._streams[stream_id] for stream_id in self._uncommitted]
         # All of them at once: the records of counted matches that go with it may come from any.
         self._ledger.commit((stream.slot, stream.position()) for stream in streams)

@@ -15,6 +15,7 @@ import gc
 import os
 import socket
 import time
+from collections import Counter
 from collections.abc import Collection, Iterator
 
 from lognot import messages as m
@@ -120,7 +121,8 @@ class Monitor:
             behind, until_ns = self._behind()
             # What a line does to us before we have begun would be taken for a failure to start.
             wait = not self._begun or not self._files.is_dirty_without(behind)
-            self._loop.turn(wait=wait, deadline_ns=min(until_ns, self._next_deadline_ns()))
+            deadline_ns = min(until_ns, self._next_deadline_ns(), self._files.commit_ns)
+            self._loop.turn(wait=wait, deadline_ns=deadline_ns)
             if self._begun:
                 self._read(behind)
                 if not self._files.dirty:
@@ -191,7 +193,8 @@ class Monitor:
                 if len(resuming) < len(looking):  # else they look at all lines alike
                     self._history_scanners[log_id] = self._scanner(resuming) if resuming else None
         for executor_id in self._dispatchers.keys() - set(message.executor_ids):
-            self._dispatchers[executor_id].retire()
+            dropped = self._dispatchers[executor_id].retire()
+            self._say_dropped(dropped, b"their user is none of the config any more")
         if not self._replayed:
             self._replayed = True
             self._replay()
@@ -504,9 +507,12 @@ class Monitor:
         They are committed too: or a service that resumes would run again what others have run.
         """
         for dispatcher in self._dispatchers.values():
-            for item_id, number in dispatcher.give_up().items():
-                self._notes.say(Notice.ACTIONS_DROPPED, item_id, number, b"lognot stops")
+            self._say_dropped(dispatcher.give_up(), b"lognot stops")
         self._files.commit()
+
+    def _say_dropped(self, dropped: Counter[int], reason: bytes) -> None:
+        for item_id, number in dropped.items():
+            self._notes.say(Notice.ACTIONS_DROPPED, item_id, number, reason)
 
 
 def _read_all(fd: int) -> bytes:

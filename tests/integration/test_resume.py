@@ -645,6 +645,38 @@ def test_an_end_while_an_executor_stands_still(
     accounts.numbered(f"{how} while an executor stands still, other actions", numbers(out), 60, times=1)
 
 
+@pytest.mark.root
+def test_the_end_of_all_while_an_executor_stands_still(
+    service: Make, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    """How far the logs of others were read is not forgotten for it."""
+    log, flooded, out = tmp_path / "log", tmp_path / "flooded", tmp_path / "out"
+    log.touch()
+    flooded.touch()
+    flood = f"[FLOOD]\npath = {flooded}\nregex = ^flood\nuid = daemon\nupbound_action = true\n"
+    lognot = service(flood + noting(log, out), environment=environment).start()
+    monitor = lognot.role("monitor")
+    (executor,) = (pid for pid in lognot.children() if pid != monitor and ids(pid)[0] != {0})
+    state = tmp_path / "state" / "state.json"
+    with contextlib.suppress(ProcessLookupError), held(executor):  # it is gone at the end
+        append(flooded, ("flood " + "x" * 1000 + "\n") * 2000)  # more than its socket takes
+        lognot.wait_log(r"\[FLOOD\] fired", 2000)
+        write(log, 0, 20)
+        wait_for(lambda: len(lines_of(out)) == 20, "20 actions")
+        wait_for(lambda: f'"offset": {log.stat().st_size},' in state.read_text(), "the last line to be saved")
+        lognot.signal(signal.SIGSTOP)
+        for pid in (*lognot.children(), lognot.pid):
+            os.kill(pid, signal.SIGKILL)
+    assert lognot.process is not None
+    assert lognot.process.wait(20) == -signal.SIGKILL
+    wait_gone(executor)
+    lognot.start()
+    write(log, 20, 40)
+    wait_for(lambda: "000039" in lines_of(out), "the last action")
+    assert lognot.stop() == 0
+    accounts.numbered("kill -9 of all while an executor stands still, actions", numbers(out), 40, times=1)
+
+
 def test_it_does_not_react_to_what_the_last_service_has_written(
     service: Make, tmp_path: Path, environment: dict[str, str]
 ) -> None:

@@ -227,9 +227,19 @@ def test_nonsense_is_reported(bench: Bench) -> None:
 def test_retired_waits_for_nothing(bench: Bench) -> None:
     executor = bench.executor()
     bench.dispatcher.run(action(1))
-    bench.dispatcher.retire()
+    assert bench.dispatcher.retire() == {}, "the executor has it"
+    executor.send(action(2))  # of the monitor before
     executor.close()
     bench.turn()
+    assert bench.dispatcher.settled
+
+
+def test_what_no_executor_has_is_told_when_it_is_retired(bench: Bench) -> None:
+    bench.executor().close()
+    bench.turn()
+    for position in (1, 2):
+        bench.dispatcher.run(action(position))
+    assert bench.dispatcher.retire() == {1: 2}
     assert bench.dispatcher.settled
 
 

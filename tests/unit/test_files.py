@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,7 +12,9 @@ from typing import Any
 
 import pytest
 
+from lognot import files
 from lognot.files import Files, Stream
+from lognot.frequency import NEVER_NS
 from lognot.ledger import Anchor, Ledger, Position
 from lognot.messages import LogLooked, LogOpened, Message, Notice, Start, StreamDropped
 
@@ -206,3 +209,22 @@ def test_where_the_anchor_is_lost_too_a_rotated_file_is_none_of_ours(lost: World
     assert lost.said == []
     assert lost.told == [StreamDropped(1)]
     files.configure(set(), 1024)
+
+
+def test_an_executor_that_stands_still_puts_a_commit_off_for_a_while_only(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with world.monitor(Start.BEGIN) as (monitor, _):
+        assert monitor.commit_ns == NEVER_NS, "there is nothing to commit"
+        world.settled = False
+        before_ns = time.monotonic_ns()
+        world.read(monitor)
+        assert world.ledger.position(0).offset == 0
+        first_ns = monitor.commit_ns
+        assert before_ns <= first_ns - files.UNSETTLED_NS <= time.monotonic_ns()
+        monitor.commit()
+        assert monitor.commit_ns == first_ns, "more lines do not put it off further"
+        monkeypatch.setattr(files, "UNSETTLED_NS", 0)
+        monitor.commit()
+        assert world.ledger.position(0).offset == 8
+        assert monitor.commit_ns == NEVER_NS
