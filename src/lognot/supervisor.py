@@ -35,7 +35,7 @@ from lognot.logs import Logs
 from lognot.loop import Loop, Timer
 from lognot.mounts import MountTable
 from lognot.quota import SAID_EVERY_NS, Quota, QuotaJournal
-from lognot.service import KILL_AFTER_S, STOP_GRACE_S, Notifier, SignalQueue
+from lognot.service import END_ACTIONS_S, STOP_GRACE_S, Notifier, SignalQueue
 from lognot.settings import MAX_ATHREAD_COUNT, Config, config_to_json
 from lognot.shown import counted
 from lognot.startmark import new_start_mark
@@ -529,7 +529,7 @@ class Supervisor:
         executor.keeper.stop()
         if executor.keeper.child:
             executor.keeper.send(m.Stop(int(grace_s * 1000)))
-            self._loop.call_later(grace_s + KILL_AFTER_S, executor.keeper.kill)
+            self._loop.call_later(grace_s + END_ACTIONS_S, executor.keeper.kill)
         else:
             self._executors.pop(executor.executor_id, None)
 
