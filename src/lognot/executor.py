@@ -51,7 +51,7 @@ PASSING_ERRORS = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)  # a l
 PEER_END_S = 1.0  # a process that ends closes its connections first, and may have to wait for its turn then
 FORK_RETRY_S = 0.5  # when no process can be had, until it is tried again
 # With so much for the supervisor to read, what actions print is left out: half of what it takes into its log
-# at once (supervisor.ROLE_BURST_BYTES). With more, which is 7,000 starts and ends, no action starts.
+# at once (quota.ROLE_BURST_BYTES). With more, which is 7,000 starts and ends, no action starts.
 MAX_UNREAD_OUTPUT_BYTES = 4 * 1024 * 1024
 MAX_UNREAD_BYTES = 8 * 1024 * 1024  # far below what ends the connection (channel.MAX_PENDING_BYTES)
 READ_BYTES = 64 * 1024

@@ -33,6 +33,7 @@ LAYERS: tuple[tuple[str, set[str]], ...] = (
             "config",
             "continuity",
             "dispatch",
+            "executors",
             "files",
             "guard",
             "keeper",
