@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 # Limits of the system that are met for now; nothing tells when there is room again.
+RETRY_LIMITED_S = 5.0  # so it is tried again
 LIMITS = frozenset((errno.ENOSPC, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ETOOMANYREFS))
 # And what to raise.
 RAISE = {

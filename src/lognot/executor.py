@@ -4,7 +4,8 @@ It takes no command from anybody: the monitor names an item and hands over log t
 looked up in the config. The text becomes environment variables, never shell source (action.py).
 
 Each action is `/bin/sh -c` in a session, and so a process group, of its own. `athread_count` run at once,
-the rest wait in order. What they print goes to the supervisor line by line, cut where it is too much.
+the rest wait in order. What they print goes to the supervisor line by line, cut where it is too much
+(output.py).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 from lognot import messages as m
 from lognot.action import Template, environment, parse_template, plain_template
@@ -33,8 +35,9 @@ from lognot.dispatch import (
 )
 from lognot.errors import NO_DESCRIPTOR_STATUS, LognotError, NoDescriptorError, ProtocolError, reason_of
 from lognot.loop import Loop, Timer
-from lognot.messages import MAX_QUOTE_BYTES, Kind, Notice
+from lognot.messages import Kind, Notice
 from lognot.notes import Notes
+from lognot.output import Output
 from lognot.peer import Peer
 from lognot.privileges import become, forbid_tracing
 from lognot.process import open_other_member, signal_group, start_shell
@@ -47,10 +50,8 @@ KILL_AFTER_S = 5.0  # between SIGTERM and SIGKILL to an action that took too lon
 PASSING_ERRORS = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)  # a limit, met for now
 PEER_END_S = 1.0  # a process that ends closes its connections first, and may have to wait for its turn then
 FORK_RETRY_S = 0.5  # when no process can be had, until it is tried again
-MAX_OUTPUT_BYTES = 64 * 1024  # of one action that reach the log
-LINE_COST_BYTES = 64  # at least, of a line in there: many short lines are as much of a flood
 # With so much for the supervisor to read, what actions print is left out: half of what it takes into its log
-# at once (supervisor.ROLE_BURST_BYTES). With more, which is 7,000 starts and ends, no action starts.
+# at once (quota.ROLE_BURST_BYTES). With more, which is 7,000 starts and ends, no action starts.
 MAX_UNREAD_OUTPUT_BYTES = 4 * 1024 * 1024
 MAX_UNREAD_BYTES = 8 * 1024 * 1024  # far below what ends the connection (channel.MAX_PENDING_BYTES)
 READ_BYTES = 64 * 1024
@@ -99,10 +100,8 @@ class _Action:
     request: m.RunAction | None  # None: the last executor started it
     pid: int = 0
     pidfd: int = -1
-    output: int = -1  # the pipe from it
-    line: bytes = b""  # of its output, not finished yet
-    printed: int = 0  # bytes that went into the log, a short line counted as LINE_COST_BYTES
-    unprinted: int = 0  # bytes left out
+    pipe: int = -1  # what it prints comes from there
+    output: Output = field(default_factory=Output)
     started_ns: int = 0
     timed_out: bool = False
     ending: bool = False  # SIGTERM was sent
@@ -325,12 +324,12 @@ class Executor:
         """All that we said to the monitor is in the kernel's hands: it gets there also when we are killed."""
         return self._monitor is None or not self._monitor.pending_bytes
 
-    def _say(self, message: m.Message, fd: int = -1) -> None:
+    def _say(self, message: m.Message) -> None:
         """Tell the monitor, when there is one."""
         if self._monitor is None:
             return
         try:
-            self._loop.send(self._monitor, message, fd)
+            self._loop.send(self._monitor, message)
         except LognotError:  # it asks, and does not read the answers
             self._loop.detach(self._monitor)
             self._on_monitor_closed(ProtocolError("the monitor does not read"))
@@ -378,7 +377,7 @@ class Executor:
             self._say(m.ActionStarting(*which))
             if not self._monitor_knows:
                 return False  # started, and said again, when it does
-            pid, action.output = start_shell(template.shell_text, variables, self._mark)
+            pid, action.pipe = start_shell(template.shell_text, variables, self._mark)
         except OSError as error:
             reason = reason_of(error).encode()
             if error.errno not in PASSING_ERRORS:  # such as E2BIG; it would hold up all the others for ever
@@ -391,7 +390,7 @@ class Executor:
             self._retrying = True
             self._loop.call_later(FORK_RETRY_S, self._retry)
             return False
-        self._loop.watch(action.output, lambda: self._read_output(action))
+        self._loop.watch(action.pipe, lambda: self._read_output(action))
         self._taken(which)
         self._tell(m.ActionStarted(action.item_id, pid))  # first: should we fail, the next one minds it
         self._mind(action, pid, started_ns)
@@ -466,13 +465,13 @@ class Executor:
         status = m.UNKNOWN_STATUS
         if action.request is not None:
             _, status = os.waitpid(action.pid, 0)
-        if action.output >= 0:
+        if action.pipe >= 0:
             for _ in range(LAST_READS):  # something that it left in the background may print for ever
                 if not self._read_output(action):
                     break
             self._close_output(action)
-        if action.unprinted:
-            self._notes.say(Notice.ACTION_OUTPUT_CUT, action.item_id, action.unprinted)
+        if action.output.cut_bytes:
+            self._notes.say(Notice.ACTION_OUTPUT_CUT, action.item_id, action.output.cut_bytes)
         del self._running[action.pid]
         duration_ms = (time.monotonic_ns() - action.started_ns) // 1_000_000
         self._tell(m.ActionFinished(action.item_id, action.pid, status, duration_ms, action.timed_out))
@@ -481,44 +480,28 @@ class Executor:
     def _read_output(self, action: _Action) -> bool:
         """Pass on what an action has printed; False when there is nothing now."""
         try:
-            data = os.read(action.output, READ_BYTES)
+            data = os.read(action.pipe, READ_BYTES)
         except BlockingIOError:
             return False
         if not data:
             self._close_output(action)
             return False
-        if action.unprinted:  # nothing more of it is told, however much it is
-            action.unprinted += len(action.line) + len(data) - data.count(b"\n")
-            action.line = b""
-            return True
-        if not action.line and not data.strip(b"\n"):  # empty lines are not told, and there may be millions
-            return True
-        *lines, action.line = (action.line + data).replace(b"\r\n", b"\n").split(b"\n")
-        for line in filter(None, lines):
-            self._print(action, line)
-        if len(action.line) > MAX_QUOTE_BYTES:
-            self._print(action, action.line)
-            action.line = b""
+        action.output.add(data, partial(self._print, action))
         return True
 
-    def _print(self, action: _Action, line: bytes) -> None:
-        line = line.removesuffix(b"\r")
-        for at in range(0, len(line), MAX_QUOTE_BYTES):
-            piece = line[at : at + MAX_QUOTE_BYTES]
-            is_read = self._channel.pending_bytes <= MAX_UNREAD_OUTPUT_BYTES
-            if not is_read or action.printed + len(piece) > MAX_OUTPUT_BYTES:
-                action.unprinted += len(line) - at
-                return
-            action.printed += max(len(piece), LINE_COST_BYTES)
-            self._tell(m.ActionOutput(action.item_id, action.pid, piece))
+    def _print(self, action: _Action, line: bytes) -> bool:
+        """Tell the supervisor a line of an action, unless it has too much to read (False)."""
+        if self._channel.pending_bytes > MAX_UNREAD_OUTPUT_BYTES:
+            return False
+        self._tell(m.ActionOutput(action.item_id, action.pid, line))
+        return True
 
     def _close_output(self, action: _Action) -> None:
-        if action.output >= 0:
-            if action.line:
-                self._print(action, action.line)
-            self._loop.forget(action.output)
-            os.close(action.output)
-            action.output = -1
+        if action.pipe >= 0:
+            action.output.end(partial(self._print, action))
+            self._loop.forget(action.pipe)
+            os.close(action.pipe)
+            action.pipe = -1
 
 
 def _is_said_again(position: int, last: int) -> bool:

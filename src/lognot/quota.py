@@ -16,6 +16,11 @@ from lognot.shown import counted, were
 RECORD_BYTES = 256  # what a record costs beside its text: its header, and the names of its fields
 SAID_EVERY_NS = 60 * 10**9
 
+# What a role may make us log: some 20,000 short records at once, and then 350 a second. An honest one is far
+# below that, but for a moment, and one that was taken over does not fill the disk.
+ROLE_BURST_BYTES = 8 * 1024 * 1024
+ROLE_BYTES_PER_S = 128 * 1024
+
 
 class Quota:
     """A token bucket: so much at once, and so much a second. Pure.
@@ -79,3 +84,8 @@ class QuotaJournal:
         self._said_ns = time.monotonic_ns()
         text = f"too much to log about {self._who}: {what}"
         self._journal.write(Event.RECORDS_DROPPED, WARNING, text, count=count)
+
+
+def role_journal(journal: Journal, who: str) -> QuotaJournal:
+    """Give our own log, for what a role makes us write; `who` is how the log names it."""
+    return QuotaJournal(journal, who, Quota(ROLE_BURST_BYTES, ROLE_BYTES_PER_S))

@@ -18,8 +18,8 @@ import sdnotify
 from lognot.errors import LognotError
 
 STOP_GRACE_S = 10.0  # actions that run may finish; systemd's own patience is longer (TimeoutStopSec)
-KILL_AFTER_S = 8.0  # beyond the grace: an executor needs 5 s to end actions that ignore SIGTERM
-LEAVE_S = STOP_GRACE_S + KILL_AFTER_S  # at most, of an executor whose supervisor has ended
+END_ACTIONS_S = 8.0  # beyond the grace: an executor needs 5 s to end actions that ignore SIGTERM
+LEAVE_S = STOP_GRACE_S + END_ACTIONS_S  # at most, of an executor whose supervisor has ended
 ORPHAN_S = 2.0  # at most, of a monitor whose supervisor has ended
 DAEMON_START_S = 60.0  # a daemon that is not ready by then is reported as failed
 NOTIFY_S = 0.5  # a service manager that does not listen must not stop us

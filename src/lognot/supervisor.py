@@ -1,7 +1,7 @@
 """The privileged role: opens logs, starts and restarts the others, handles signals, writes the log.
 
 It parses no content and imports no regex engine. What its less privileged children may ask of it is the
-methods named `_on_*` below, and nothing else:
+methods named `_on_*` below and in executors.py, and nothing else:
 
     monitor     "look again at log 3", "file 7 is read to its end", "file 7 is read no more", "item 2 fired"
     executor    "action of item 2 started / printed a line / ended"
@@ -15,18 +15,17 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
-import time
 from collections.abc import Callable
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from lognot import messages as m
 from lognot import report
 from lognot.catalogue import Catalogue
-from lognot.channel import Channel, socket_pair
+from lognot.channel import Channel
 from lognot.children import Child, crashed, start_child
 from lognot.continuity import Continuity, wants_resume
-from lognot.errors import ConfigError, ProtocolError, reason_of
+from lognot.errors import RETRY_LIMITED_S, ConfigError, reason_of
+from lognot.executors import Executors
 from lognot.journal import ERROR, INFO, WARNING, Event, Journal
 from lognot.keeper import Keeper
 from lognot.launched import Launched
@@ -34,31 +33,18 @@ from lognot.ledger import Ledger
 from lognot.logs import Logs
 from lognot.loop import Loop, Timer
 from lognot.mounts import MountTable
-from lognot.quota import SAID_EVERY_NS, Quota, QuotaJournal
-from lognot.service import KILL_AFTER_S, STOP_GRACE_S, Notifier, SignalQueue
-from lognot.settings import MAX_ATHREAD_COUNT, Config, config_to_json
+from lognot.quota import SAID_EVERY_NS, QuotaJournal, role_journal
+from lognot.service import STOP_GRACE_S, Notifier, SignalQueue
+from lognot.settings import Config, config_to_json
 from lognot.shown import counted
-from lognot.startmark import new_start_mark
 from lognot.state import SavedLogs
 from lognot.users import Account
 from lognot.watchdog import Watchdog
 
 STOP_MONITOR_S = 4.0  # the monitor reads what there is for 2 seconds (monitor.STOP_S), and finishes a block
-RETRY_LIMITED_S = 5.0  # a limit of the system was met; nothing tells when there is room again
-HANGS_S = 60.0  # an executor that does not answer for so long is ended; to have its config approved takes 30
 EXECUTORS_S = 3.0  # readiness waits so long for them; they come up later too, and their actions wait
 MOUNTS_S = 0.5  # a change of the mounts mostly comes with others: containers, or a restart of autofs
 STATUS_INTERVAL_S = 1.0  # `systemctl status` need not change more often
-
-# What a role may make us log: some 20,000 short records at once, and then 350 a second. An honest one is far
-# below that, but for a moment, and one that was taken over does not fill the disk.
-ROLE_BURST_BYTES = 8 * 1024 * 1024
-ROLE_BYTES_PER_S = 128 * 1024
-
-# An executor may say of the monitor that it broke the protocol three times at once, and then once in 20 s. An
-# honest one hardly ever has to; one that was taken over is not to keep everybody's monitor from coming up.
-ACCUSATIONS = 3
-ACCUSATION_S = 20
 
 # Nobody changes a config that was handed out, we neither (memfd_create(2)).
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
@@ -72,22 +58,6 @@ class Roles:
     start_executor: Callable[[Account], Child | Launched]  # raises OSError
     load_config: Callable[[], Config]  # raises ConfigError; checks all that --test checks
     keep_state: Callable[[Config], Continuity | None]  # for a config that has come to want it
-
-
-@dataclass(slots=True)
-class _Executor:
-    executor_id: int
-    account: Account
-    keeper: Keeper
-    journal: QuotaJournal  # for what it says
-    running: dict[int, tuple[int, int]] = field(default_factory=dict)  # pid -> item, start in monotonic ns
-    wanted: bool = True  # the config in use names this account
-    connected: bool = False  # it and the monitor that runs have a connection
-    connecting: bool = False  # it will be tried again
-    configured: bool = False  # it has answered since it was given the config in use
-    asked_ns: int = 0  # when it was asked whether its loop turns; 0: it has answered
-    accusations: Quota = field(default_factory=lambda: Quota(ACCUSATIONS * ACCUSATION_S, 1))
-    failure: bytes = b""  # why it failed, as last said
 
 
 class Supervisor:
@@ -118,7 +88,7 @@ class Supervisor:
         self._continuity = continuity
         self._saved: SavedLogs = saved or {}
         self._ledger = (continuity.ledger if continuity else None) or Ledger()
-        self._monitor_journal = _quota_journal(journal, "the monitor")
+        self._monitor_journal = role_journal(journal, "the monitor")
         self._logs = Logs(self._ledger, journal, continuity.roll if continuity else None)
         self._notifier = Notifier()
         self._monitor = Keeper(
@@ -131,9 +101,19 @@ class Supervisor:
             on_end=self._on_monitor_end,
             on_give_up=self._give_up,
         )
-        self._executors: dict[int, _Executor] = {}
-        self._next_executor_id = 1
         self._catalogue = Catalogue(continuity.numbers if continuity else None)
+        self._executors = Executors(
+            self._loop,
+            journal,
+            self._monitor,
+            self._catalogue,
+            start=roles.start_executor,
+            configure=self._configure,
+            on_note=self._on_note,
+            on_configured=self._ready_if_complete,
+            on_action_end=self._status_later,
+            on_gone=self._stop_when_alone,
+        )
         self._log_ids: dict[str, int] = {}  # by path
         self._begin_token = 0
         self._ready_pending = True
@@ -143,7 +123,6 @@ class Supervisor:
         self._stopping = False
         self._grace_s = STOP_GRACE_S
         self._exit_status: int | None = None
-        self._actions_run = 0
         self._told_no_sandbox = False
         self._status_timer: Timer | None = None
         self._retry_timer: Timer | None = None
@@ -190,18 +169,7 @@ class Supervisor:
         resuming = {item.path for item in config.items if item.resume}
         self._log_ids = self._logs.configure((item.path for item in config.items), resuming)
         self._keep_state()
-        accounts = {item.run_as for item in config.items}
-        for executor in list(self._executors.values()):
-            # One that was told to stop is not wanted again; the account gets a new one.
-            if executor.wanted and executor.account not in accounts:
-                executor.wanted = False
-                self._stop_executor(executor, STOP_GRACE_S)
-        for account in sorted(accounts, key=lambda account: (account.uid, account.gid)):
-            executor = self._executor_of(account)
-            if executor.keeper.child:
-                self._configure_executor(executor)
-            else:
-                executor.keeper.start()
+        self._executors.use({item.run_as for item in config.items})
 
     def _keep_state(self) -> None:
         """Have the next service go on from here, from now on if the config has just come to want that."""
@@ -220,21 +188,12 @@ class Supervisor:
         if self._continuity is not None:
             self._continuity.save_later()
 
-    def _executor_of(self, account: Account) -> _Executor:
-        for executor in self._executors.values():
-            if executor.account == account and executor.wanted:
-                return executor
-        executor = self._new_executor(self._next_executor_id, account)
-        self._next_executor_id += 1
-        self._executors[executor.executor_id] = executor
-        return executor
-
     def _configure(self, keeper: Keeper) -> None:
         items = self._config.items
         message = m.Configure(
             tuple(self._catalogue.number(item) for item in items),
             tuple(self._log_ids[item.path] for item in items),
-            tuple(self._executor_of(item.run_as).executor_id for item in items),
+            tuple(self._executors.number(item.run_as) for item in items),
         )
         fd = -1
         try:
@@ -267,8 +226,7 @@ class Supervisor:
         self._ready_pending = True
         if self._monitor.child:
             self._configure(self._monitor)
-            for executor in self._executors.values():
-                self._connect(executor)
+            self._executors.connect()
             if self._watch_timer is None:
                 self._logs.look_all()
                 self._begin()
@@ -291,8 +249,7 @@ class Supervisor:
 
     def _on_monitor_start(self) -> None:
         self._configure(self._monitor)
-        for executor in self._executors.values():
-            self._connect(executor)
+        self._executors.connect()
         if self._watch_timer is None:
             self._watch_logs()
 
@@ -318,39 +275,6 @@ class Supervisor:
         self._begun = False
         self._monitor.send(m.Begin(self._begin_token))
         self._retry_limited_later()
-
-    def _connect(self, executor: _Executor) -> None:
-        """Give the monitor and an executor a connection of their own, when both are there and have none."""
-        if not self._monitor.child or not executor.keeper.child or executor.connected:
-            return
-        with ExitStack() as stack:
-            try:
-                mark_fd = new_start_mark()
-                stack.callback(os.close, mark_fd)
-                ends = socket_pair(m.EXECUTOR_TO_MONITOR, m.MONITOR_TO_EXECUTOR)
-                for end in ends:
-                    stack.enter_context(end)
-                self._monitor.send(m.UseStartMark(), mark_fd)
-                self._monitor.send(m.ConnectExecutor(executor.executor_id), ends[0].fileno())
-                executor.keeper.send(m.UseStartMark(), mark_fd)
-                executor.keeper.send(m.ConnectMonitor(), ends[1].fileno())
-                executor.connected = True
-            except OSError as error:  # a limit; the actions wait in the monitor
-                self._connect_later(executor, error)
-
-    def _connect_later(self, executor: _Executor, error: OSError) -> None:
-        if executor.connecting:
-            return
-        executor.connecting = True
-
-        def connect() -> None:
-            executor.connecting = False
-            self._connect(executor)
-
-        name = executor.keeper.name
-        text = f"actions of the {name} wait, will be tried again in {RETRY_LIMITED_S:g} s: {reason_of(error)}"
-        self._journal.write(Event.SELF_ERROR, ERROR, text)
-        self._loop.call_later(RETRY_LIMITED_S, connect)
 
     def _on_monitor_message(self, message: m.Message, fd: int) -> None:
         match message:
@@ -381,21 +305,11 @@ class Supervisor:
                 self._told_no_sandbox |= notice is m.Notice.NO_SANDBOX
                 self._on_note(self._monitor_journal, self._monitor.name, message)
             case m.PeerBroke(executor_id):
-                self._on_peer_broke(self._executors.get(executor_id))
+                self._executors.expel(executor_id)
             case m.Begun(token):
                 self._on_begun(token)
             case m.Pong():
                 self._watchdog.answered("monitor")
-
-    def _on_peer_broke(self, executor: _Executor | None) -> None:
-        """End an executor on the monitor's word, however often: it can do no more than hold up actions.
-
-        That it could as well by not asking for them. And an honest monitor says so of each new executor that
-        is taken over: to end it for that would be what they want.
-        """
-        if executor:
-            error = ProtocolError("what it sent to the monitor does not validate")
-            executor.keeper.expel(error, accused=True)
 
     def _on_begun(self, token: int) -> None:
         if token != self._begin_token:
@@ -414,7 +328,7 @@ class Supervisor:
 
     def _ready_if_complete(self) -> None:
         """Be ready when every executor has its config: from then on the file may be changed."""
-        if all(executor.configured for executor in self._executors.values() if executor.wanted):
+        if self._executors.configured:
             self._ready()
 
     def _ready(self) -> None:
@@ -435,111 +349,16 @@ class Supervisor:
         self._ledger.complete_commit()  # before any position is read
         self._watchdog.answered("monitor")
         self._logs.disconnect()
-        for executor in self._executors.values():
-            executor.connected = False
+        self._executors.disconnect()
         if self._stopping:
             self._save()
             self._stop_executors(self._grace_s)
         return not self._stopping
 
-    # Executors.
-
-    def _new_executor(self, executor_id: int, account: Account) -> _Executor:
-        keeper = Keeper(
-            f"executor of {account.name}",
-            self._loop,
-            self._journal,
-            start=lambda: self._roles.start_executor(account),
-            on_message=lambda message, fd: self._on_executor_message(executor, message),
-            on_start=lambda: self._on_executor_start(executor),
-            on_end=lambda wait_status: self._on_executor_end(executor),
-            on_give_up=None,  # the user of its actions may kill it, and is not to end the others' with it
-        )
-        executor = _Executor(executor_id, account, keeper, _quota_journal(self._journal, keeper.name))
-        return executor
-
-    def _configure_executor(self, executor: _Executor) -> None:
-        executor.configured = False
-        self._configure(executor.keeper)
-        executor.keeper.send(m.Ping())  # the answer says that it is done; without work it says nothing else
-
-    def _on_executor_start(self, executor: _Executor) -> None:
-        self._configure_executor(executor)
-        now_ns = time.monotonic_ns()
-        for pid, (item_id, started_ns) in executor.running.items():
-            executor.keeper.send(m.AdoptAction(item_id, pid, (now_ns - started_ns) // 1_000_000))
-        self._connect(executor)
-
-    def _on_executor_message(self, executor: _Executor, message: m.Message) -> None:
-        match message:
-            case m.ActionStarted(item_id, pid):
-                if len(executor.running) >= MAX_ATHREAD_COUNT and pid not in executor.running:
-                    raise ProtocolError("more actions than may run")
-                executor.running[pid] = (item_id, time.monotonic_ns())
-                self._actions_run += 1
-                report.action_started(executor.journal, self._catalogue.item(item_id), message)
-            case m.ActionOutput(item_id):
-                report.action_output(executor.journal, self._catalogue.item(item_id), message)
-            case m.ActionFinished(item_id, pid):
-                executor.running.pop(pid, None)
-                report.action_finished(executor.journal, self._catalogue.item(item_id), message)
-                self._status_later()
-            case m.Note(m.Notice.ROLE_FAILED) if executor.keeper.failing and message.text == executor.failure:
-                pass  # the keeper says now and then that it still fails
-            case m.Note(notice):
-                if notice is m.Notice.ROLE_FAILED:
-                    executor.failure = message.text
-                self._on_note(executor.journal, executor.keeper.name, message)
-            case m.PeerBroke():
-                self._on_monitor_accused(executor)
-            case m.ExecutorStarted(pid):
-                self._on_launched(executor, pid)
-            case m.ExecutorEnded(wait_status):
-                if isinstance(executor.keeper.child, Launched):
-                    executor.keeper.child.wait_status = wait_status
-            case m.Pong():
-                executor.keeper.came_up()
-                executor.configured = True
-                executor.asked_ns = 0
-                self._ready_if_complete()
-
-    def _on_monitor_accused(self, executor: _Executor) -> None:
-        """End the monitor on an executor's word, or the executor when it says so too often."""
-        if not executor.accusations.take(ACCUSATION_S, time.monotonic_ns()):
-            raise ProtocolError("it accuses the monitor again and again")
-        self._monitor.expel(ProtocolError("what it sent to an executor does not validate"), accused=True)
-
-    def _on_launched(self, executor: _Executor, pid: int) -> None:
-        child = executor.keeper.child
-        if isinstance(child, Launched) and not child.pid:
-            child.pid = pid
-            executor.keeper.runs_as(pid)
-
-    def _on_executor_end(self, executor: _Executor) -> bool:
-        executor.connected = False
-        executor.asked_ns = 0
-        if self._stopping or not executor.wanted:
-            del self._executors[executor.executor_id]
-            self._stop_when_alone()
-            return False
-        return True
-
-    def _stop_executor(self, executor: _Executor, grace_s: float) -> None:
-        """Let an executor end when its actions have, after `grace_s` seconds in any case."""
-        executor.keeper.stop()
-        if executor.keeper.child:
-            executor.keeper.send(m.Stop(int(grace_s * 1000)))
-            self._loop.call_later(grace_s + KILL_AFTER_S, executor.keeper.kill)
-        else:
-            self._executors.pop(executor.executor_id, None)
-
-    # Children in general.
-
     def _give_up(self) -> None:
         self._exit_status = 1  # the others end by themselves when their channels close
 
-    def _on_note(self, journal: QuotaJournal, role: str, note: m.Note) -> None:
-        report.note(journal, role, note, self._catalogue.item(note.about), self._logs.path(note.about))
+    # Logs.
 
     def _retry_limited_later(self) -> None:
         if self._logs.limited() and self._retry_timer is None:
@@ -565,6 +384,9 @@ class Supervisor:
 
     # Our own log.
 
+    def _on_note(self, journal: QuotaJournal, role: str, note: m.Note) -> None:
+        report.note(journal, role, note, self._catalogue.item(note.about), self._logs.path(note.about))
+
     def _say_lost_later(self) -> None:
         if self._journal.lost and self._lost_timer is None:
             self._lost_timer = self._loop.call_later(RETRY_LIMITED_S, self._say_lost)
@@ -582,26 +404,11 @@ class Supervisor:
     # The service manager.
 
     def _ping(self) -> list[str]:
-        for executor in list(self._executors.values()):
-            self._ping_executor(executor)
+        self._executors.ping()
         if not self._monitor.child:
             return []
         self._monitor.send(m.Ping())
         return [self._monitor.name]
-
-    def _ping_executor(self, executor: _Executor) -> None:
-        """End an executor that hangs: its user may have stopped it, and nobody else is to hang with it."""
-        keeper, now_ns = executor.keeper, time.monotonic_ns()
-        if not keeper.child:
-            return
-        if not executor.asked_ns:
-            executor.asked_ns = now_ns
-            keeper.send(m.Ping())
-        elif now_ns - executor.asked_ns >= HANGS_S * 10**9:
-            who = f"{keeper.name} (pid {keeper.child.pid})"
-            text = f"{who} is ended, since it has not answered for {HANGS_S:g} s"
-            self._journal.write(Event.ROLE_ENDED, WARNING, text, role=keeper.name)
-            keeper.kill()
 
     def _status_later(self) -> None:
         if self._status_timer is None:
@@ -616,7 +423,7 @@ class Supervisor:
         self._notifier.status(
             f"watching {there} of {total} logs for {counted(len(self._catalogue), 'item')}: "
             f"{read_bytes / 2**20:.1f} MiB read, {matches} matches, {fired} times fired, "
-            f"{self._actions_run} actions run"
+            f"{self._executors.actions_run} actions run"
         )
 
     # Signals and the end.
@@ -643,6 +450,7 @@ class Supervisor:
                 self._stop_executors(self._grace_s)
             return
         self._stopping = True
+        self._executors.restart_none()
         self._notifier.stopping()
         self._journal.write(Event.STOPPING, INFO, f"stopping on {number.name}")
         self._monitor.stop()
@@ -653,14 +461,9 @@ class Supervisor:
             self._stop_executors(self._grace_s)
 
     def _stop_executors(self, grace_s: float) -> None:
-        for executor in list(self._executors.values()):
-            self._stop_executor(executor, grace_s)
+        self._executors.stop(grace_s)
         self._stop_when_alone()
 
     def _stop_when_alone(self) -> None:
         if self._stopping and not self._monitor.child and not self._executors:
             self._exit_status = 0
-
-
-def _quota_journal(journal: Journal, who: str) -> QuotaJournal:
-    return QuotaJournal(journal, who, Quota(ROLE_BURST_BYTES, ROLE_BYTES_PER_S))

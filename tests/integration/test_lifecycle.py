@@ -405,7 +405,7 @@ def test_what_is_left_out_of_it_is_said_in_time(changed: Change, log: Path) -> N
     small = "ROLE_BURST_BYTES, ROLE_BYTES_PER_S, SAID_EVERY_NS = 8192, 1, 10**9\n"
     config = "[ITEM]\npath = @/log\nupbound_action = seq 100\n"
     left_out = r"too much to log about executor of \S+: (\d+) records? (?:was|were) left out$"
-    lognot = changed("supervisor", small, config)
+    lognot = changed("quota", small, config)
     lognot.wait_notification("READY=1")
     append(log, "x\n")
     lognot.wait_log(r"too much to log about executor of \S+: records are left out, and counted")
@@ -418,7 +418,7 @@ def test_what_is_left_out_of_it_is_said_in_time(changed: Change, log: Path) -> N
 
 def test_what_is_left_out_before_the_stop_is_said(changed: Change, log: Path) -> None:
     lognot = changed(
-        "supervisor",
+        "quota",
         "ROLE_BURST_BYTES, ROLE_BYTES_PER_S = 8192, 1\n",
         "[ITEM]\npath = @/log\nupbound_action = seq 100\n",
     )
@@ -654,7 +654,7 @@ def test_the_watchdog_is_fed_until_the_monitor_hangs(service: Make, log: Path) -
 
 def test_an_executor_that_hangs_is_ended_and_nobody_waits_for_it(changed: Change, log: Path) -> None:
     """The user of its actions may stop it, and the service is not to be restarted for that."""
-    lognot = changed("supervisor", "HANGS_S = 1.0\n", EVERY_LINE, {"WATCHDOG_USEC": "100000"})
+    lognot = changed("executors", "HANGS_S = 1.0\n", EVERY_LINE, {"WATCHDOG_USEC": "100000"})
     lognot.wait_notification("READY=1")
     pid = lognot.role("executor")
     os.kill(pid, signal.SIGSTOP)
