@@ -27,7 +27,7 @@ from lognot.files import Files, Stream
 from lognot.frequency import NEVER_NS
 from lognot.guard import LONG_LINE_BYTES, SearchGuard
 from lognot.journal import OWN_TAG, own_line_pattern
-from lognot.ledger import Counted, Ledger
+from lognot.ledger import JOURNAL_RECORDS, Counted, Ledger, restated_records
 from lognot.loop import Loop
 from lognot.messages import Kind, Notice
 from lognot.notes import Notes
@@ -51,6 +51,9 @@ ADVANCED_EVERY_NS = 4 * 10**9
 # New containers until garbage is looked for: a flood makes thousands for each block, and hardly a circle.
 # With Python's own 700 a seventh of the time goes into looking.
 COLLECT_AFTER = 100_000
+# Records of the journal, after which it gets what lower bounds wait for once more, and how many these are.
+RESTATE_AFTER = JOURNAL_RECORDS // 4
+RESTATED_RECORDS = JOURNAL_RECORDS // 8
 QUOTE_BYTES = 1024  # of a line or key that is told to the log
 
 
@@ -103,6 +106,7 @@ class Monitor:
         self._scanners: dict[int, Scanner] = {}  # by log, where a rule looks at lines
         self._history_scanners: dict[int, Scanner | None] = {}  # by log: those of rules that resume
         self._down_rules: list[Rule] = []  # those with a lower bound
+        self._restated = -RESTATE_AFTER  # records that there were when they were restated
         self._replayed = False
         self._times_to_use_again = ledger.times_to_use_again()  # by item, until its log was read
         self._begun = False
@@ -130,6 +134,7 @@ class Monitor:
                 if not self._files.dirty:
                     self._times_to_use_again.clear()
             self._judge()
+            self._restate()
             self._files.commit()
             self._let_go()
         self._finish()
@@ -264,6 +269,7 @@ class Monitor:
     def _read(self, behind: Collection[int] = ()) -> None:
         self._now_ns = time.monotonic_ns()
         for stream, reading in self._files.readings(behind):
+            self._restate()  # for what the files before this one have brought
             if reading.truncated:
                 self._notes.say(Notice.TRUNCATED, stream.log_id)
             for block in reading.blocks:
@@ -427,6 +433,25 @@ class Monitor:
                 self._fire(rule, m.RunAction(rule.item_id, Kind.DOWNBOUND, 0, deadline_ns, count, b"", ()))
             self._ledger.count(now_ns, rule.item_id, Counted.JUDGED)
             self._files.settle_records()
+
+    def _restate(self) -> None:
+        """Write down what the lower bounds wait for, before a flood of other items pushes it off the journal.
+
+        They would begin anew in the next monitor, and a silence of a day would never be one.
+        """
+        due = self._ledger.written >= self._restated + RESTATE_AFTER
+        if not due or not self._begun or self._times_to_use_again:
+            return
+        self._judge()  # what was missed is no part of a state
+        now_ns = time.monotonic_ns()
+        states = [(rule.item_id, *rule.down.state(now_ns)) for rule in self._down_rules if rule.down]
+        room = RESTATED_RECORDS
+        for item_id, started_ns, times_ns in sorted(states, key=lambda state: len(state[2])):
+            room -= restated_records(len(times_ns))
+            if room >= 0:
+                self._ledger.restate(now_ns, item_id, started_ns, times_ns)
+        self._restated = self._ledger.written
+        self._files.settle_records()
 
     # The end.
 

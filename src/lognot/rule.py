@@ -118,6 +118,13 @@ class Rule:
                 self.start(record.time_ns)
             case Counted.JUDGED if self.down is not None:
                 self.down.judge(record.time_ns)
+            case Counted.RESTATED if self.down is not None and record.times_ns:
+                started_ns, *times_ns = record.times_ns
+                self._started = True
+                self.down.restore(started_ns)
+                self.down.recall(times_ns)
+            case Counted.RECALLED if self.down is not None:
+                self.down.recall(record.times_ns)
 
     def start(self, now_ns: int) -> bool:
         """Let the lower bound's deadline run, unless it does already; True when that is new."""

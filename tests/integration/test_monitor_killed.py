@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from integration.harness import PYTHON, Service, append, lines_of, wait_for
 from integration.moments import Moments
 from integration.processes import Custom
 from integration.writer import REGEX, Writer, assert_each_line_once, counting_items, held, wait_has_open
+from lognot.ledger import JOURNAL_RECORDS
 
 Make = Callable[..., Service]
 
@@ -101,6 +103,26 @@ def test_counts_survive(service: Make, tmp_path: Path) -> None:
     lognot.wait_log(r"\[COUNTED\] says: 6")
     assert lognot.stop() == 0
     assert lognot.log.count("[COUNTED] fired") == 1
+
+
+def test_a_flood_and_a_kill_do_not_put_a_lower_bound_off(service: Make, tmp_path: Path) -> None:
+    """The flood pushes the bound's beginning off the journal: it began anew with the next monitor."""
+    flooded, quiet = tmp_path / "flooded", tmp_path / "quiet"
+    flooded.touch()
+    quiet.touch()
+    lognot = service(
+        f"[FLOODED]\npath = {flooded}\nregex = x\nupbound_freq = 1000000/3600\nupbound_action = true\n"
+        f"[SOON]\npath = {quiet}\ndownbound_freq = 1/2\ndownbound_action = true\n"
+        f"[LATER]\npath = {quiet}\ndownbound_freq = 1/5\ndownbound_action = true\n"
+    ).start()
+    for _ in range(JOURNAL_RECORDS // 10_000 + 1):
+        append(flooded, b"x\n" * 10_000)
+    lognot.wait_log(r"\[SOON\] fired")
+    kill_monitor(lognot)
+    begin_s = time.monotonic()
+    lognot.wait_log(r"\[LATER\] fired")
+    assert time.monotonic() - begin_s < 4.5, "it is due 3 seconds later, and 5 where it began anew"
+    assert lognot.stop() == 0
 
 
 def test_a_size_is_reached_once(service: Make, tmp_path: Path) -> None:
