@@ -60,7 +60,7 @@ soak: needed-to-run
 
 FUZZ := .cache/fuzz
 
-# atheris is libFuzzer for Python, of PyPI alone; nothing but this uses it. The corpus stays for the next time.
+# atheris is libFuzzer for Python, of PyPI alone; nothing but this uses it. The corpus stays until `make clean`.
 fuzz: needed-to-run $(FUZZ)/venv/complete
 	@$(FUZZ)/venv/bin/python fuzz/run.py --minutes $(or $(MINUTES),5) --cache $(FUZZ) $(TARGETS)
 
@@ -76,8 +76,8 @@ bench: needed-to-run
 	@$(PYTHON) bench/run.py $(if $(QUICK),--quick,--write)
 
 clean:
-	rm -rf .venv .hypothesis .mypy_cache .ruff_cache build dist src/*.egg-info
-	find src tests demo bench -name __pycache__ -prune -exec rm -rf {} +
+	rm -rf .venv .cache .hypothesis .mypy_cache .ruff_cache build dist src/*.egg-info
+	find src tests demo bench fuzz -name __pycache__ -prune -exec rm -rf {} +
 
 # The other variables reach the script by themselves: those of the command line are in its environment.
 install install-data uninstall:
