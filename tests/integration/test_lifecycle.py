@@ -24,7 +24,6 @@ from integration.processes import (
     descriptors,
     ids,
     is_gone,
-    marked,
     runner,
     stat_fields,
     status,
@@ -789,9 +788,3 @@ def test_a_winding_path_costs_its_log_only(service: Make, log: Path, tmp_path: P
     append(log, "word\n")
     wait_for(lambda: lines_of(tmp_path / "out") == ["word"], "the other item")
     assert "ended" not in lognot.log.replace("action ended", "")
-
-
-def test_marked_processes_are_found(run: Run) -> None:
-    """What the tests of leftovers stand on."""
-    assert os.environ.get("PATH")
-    assert os.getpid() in marked(f"PATH={os.environ['PATH']}")

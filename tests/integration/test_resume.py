@@ -7,18 +7,18 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from integration import accounts
+from integration.environment.namespaces import inside, mounts_of, own_mounts
 from integration.harness import Service, append, lines_of, wait_for
 from integration.moments import Moments
-from integration.processes import ids, is_gone, wait_gone
+from integration.processes import Custom, ids, is_gone, wait_gone
 from integration.writer import REGEX, Writer, counting_items, has_open, held, wait_has_open
 from lognot.service import LEAVE_S, ORPHAN_S
 from lognot.state import State, state_from_json, state_to_json
@@ -479,21 +479,24 @@ def test_a_damaged_state_file(
     json.loads(state.read_bytes())
 
 
-def test_a_full_disk(service: Make, tmp_path: Path, environment: dict[str, str]) -> None:
+@pytest.mark.root
+def test_a_full_disk(custom: Callable[..., Custom], tmp_path: Path, environment: dict[str, str]) -> None:
     """Said once, tried again, and nothing is lost; the old file stays whole."""
     log, out, state = tmp_path / "log", tmp_path / "out", tmp_path / "state"
     log.touch()
-    state.mkdir(0o700)
-    with tmpfs(state, "64k"):
-        lognot = service("[general]\nathread_count = 1\n" + noting(log, out), environment=environment)
-        lognot.start()
-        fill = state / "fill"
+    state.mkdir()
+    prefix = own_mounts(f"mount -t tmpfs -o size=64k,mode=700 tmpfs {state}")
+    config = "[general]\nathread_count = 1\n" + noting(log, out)
+    lognot = custom(config, prefix=prefix, environment=environment)
+    lognot.start()
+    with mounts_of(lognot.pid) as lognot.prefix:
+        fill = inside(lognot.pid, state / "fill")
         with contextlib.suppress(OSError), fill.open("wb", buffering=0) as file:
             while True:
                 file.write(bytes(512))
         write(log, 0, 10)
         lognot.wait_log("error: the state file '.*' cannot be written, the old one stays: No space left")
-        json.loads((state / "state.json").read_bytes())
+        json.loads(fill.with_name("state.json").read_bytes())
         write(log, 10, 20)
         wait_for(lambda: len(numbers(out)) == 20, "the lines")
         fill.unlink()
@@ -506,16 +509,6 @@ def test_a_full_disk(service: Make, tmp_path: Path, environment: dict[str, str])
         assert lognot.stop() == 0
     assert numbers(out) == list(range(30))
     accounts.numbered("disk full for the state directory", numbers(out), 30, times=1)
-
-
-@contextlib.contextmanager
-def tmpfs(path: Path, size: str) -> Iterator[None]:
-    """A small file system of its own."""
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size},mode=700", "tmpfs", path], check=True)
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "-l", path], check=True)
 
 
 def test_two_services_do_not_share_it(service: Make, tmp_path: Path, environment: dict[str, str]) -> None:

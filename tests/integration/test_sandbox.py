@@ -38,7 +38,7 @@ LIBC.syscall.restype = ctypes.c_long
 LIBC.mmap.restype = ctypes.c_void_p
 LIBC.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *(ctypes.c_int,) * 3, ctypes.c_long)
 
-AT_FDCWD, AT_EMPTY_PATH = -100, 0x1000
+AT_FDCWD = -100
 READ, WRITE, EXEC = mmap.PROT_READ, mmap.PROT_WRITE, mmap.PROT_EXEC
 NOWHERE = b"/nowhere/at/all"
 
