@@ -180,19 +180,21 @@ class Place:
 
     def rotate(self) -> None:
         """As logrotate does it with `create`."""
-        names = sorted(self.log.parent.iterdir(), reverse=True)
-        for path in (path for path in names if path.name != "log"):
-            path.rename(self.log.parent / f"log.{int(path.suffix[1:]) + 1}")
+        self._shift()
         self.log.rename(self.log.parent / "log.1")
         self.log.touch()
 
     def copy_and_empty(self) -> None:
         """As logrotate does it with `copytruncate`."""
-        names = sorted(self.log.parent.iterdir(), reverse=True)
-        for path in (path for path in names if path.name != "log"):
-            path.rename(self.log.parent / f"log.{int(path.suffix[1:]) + 1}")
+        self._shift()
         shutil.copy2(self.log, self.log.with_name("log.1"))
         os.truncate(self.log, 0)
+
+    def _shift(self) -> None:
+        """Give each rotated file the next number."""
+        numbers = sorted(int(path.suffix[1:]) for path in self.log.parent.iterdir() if path != self.log)
+        for number in reversed(numbers):
+            self.log.with_name(f"log.{number}").rename(self.log.with_name(f"log.{number + 1}"))
 
     def reboot(self) -> None:
         for name in os.listdir(self.memory):
@@ -734,6 +736,24 @@ def test_files_that_can_never_be_read_are_let_go(place: Place) -> None:
     [log] = service.logs._logs.values()
     assert len(log.streams) <= MAX_ROTATED + 1
     service.stop()
+
+
+def test_no_line_is_lost_where_a_log_is_rotated_faster_than_it_is_read(place: Place) -> None:
+    """What could not be opened has had several names when there is room for it."""
+    service = place.service().start()
+    assert service.logs is not None
+    [log] = service.logs._logs.values()
+    most, numbers = 0, [str(number) for number in range(3 * streams.MAX_OPEN)]
+    for number in numbers:
+        place.write(number)
+        place.rotate()
+        service.logs.look(log.log_id)  # the monitor is busy with other logs
+        most = max(most, len(log.streams))
+    assert most == streams.MAX_OPEN
+    place.write("last")
+    for _ in numbers:
+        service.turn()
+    assert sorted(service.stop(), key=[*numbers, "last"].index) == [*numbers, "last"]
 
 
 def test_a_limit_of_watches_while_a_copy_is_looked_for(place: Place) -> None:
