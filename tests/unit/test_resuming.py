@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import gc
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -487,6 +489,58 @@ def test_too_many_rotated_files(place: Place) -> None:
     # The one that was known, the newest of the others, and the log.
     assert service.stop() == ["0", "4", "5", "6"]
     assert service.events.count(Event.RESUME_LOST) == 1
+
+
+@pytest.fixture
+def lease() -> Iterator[Callable[[Path], None]]:
+    """Take a lease on a file, as its owner may: whoever opens it is told to try again."""
+    before, holders = signal.signal(signal.SIGIO, signal.SIG_IGN), []
+
+    def take(path: Path) -> None:
+        """Let go of the file that it was on."""
+        while holders:
+            os.close(holders.pop())
+        holders.append(os.open(path, os.O_WRONLY | os.O_CREAT))
+        fcntl.fcntl(holders[-1], fcntl.F_SETLEASE, fcntl.F_WRLCK)
+
+    yield take
+    for holder in holders:
+        os.close(holder)
+    signal.signal(signal.SIGIO, before)
+
+
+@pytest.mark.parametrize("held", ["oldest", "newest"])
+def test_a_lease_on_a_rotated_file(place: Place, lease: Callable[[Path], None], held: str) -> None:
+    """Whoever takes one again and again has lognot neither open nor remember ever more files."""
+    place.run()
+    place.write("a")
+    place.rotate()
+    leased = place.log.with_name("log.1" if held == "oldest" else "log.999")
+    leased.touch()
+    os.utime(leased, ns=(0, 0) if held == "oldest" else (2**62, 2**62))
+    lease(leased)
+    with patch.object(resuming, "MAX_LEFTOVERS", 2):
+        service = place.service().start()
+        assert service.logs is not None
+        free = len(service.logs._streams._free_slots)
+        for turn in range(10):
+            for number in range(3):
+                place.log.with_name(f"log.{2 + 3 * turn + number}").write_text(f"{turn}-{number}\n")
+            lease(leased)
+            service.look()
+            for number in range(3):
+                place.log.with_name(f"log.{2 + 3 * turn + number}").unlink()
+            [resumption] = service.logs._resumptions.values()
+            assert len(resumption._done) <= 8  # of 30 in the end: those of two turns and the two that stay
+            assert len(service.logs._streams._free_slots) >= free - 2
+        assert service.logs.limited()
+        lease(place.log.with_name("other"))
+        service.turn()
+    assert not service.logs.limited()
+    place.write("b")
+    service.look()
+    lines = service.stop()
+    assert (lines[0], lines[-1]) == ("a", "b")
 
 
 def test_no_room_for_another_log(place: Place) -> None:
