@@ -218,6 +218,8 @@ class Logs:
             log.say(event, WARNING, text)
         log.trouble = trouble
         self._streams.send(LogLooked(log_id, log.current, tuple(log.directories)), -1)
+        if log_id not in self._resumptions:
+            self._push_out(log)  # not before: the monitor keeps the file that it takes for the current one
 
     def limited(self) -> list[int]:
         """Give the logs to look at again in a while, since nothing will say when.
@@ -336,7 +338,6 @@ class Logs:
         """
         if self._is_followed(log):
             self._unseen.open(log)
-            self._push_out(log)
         elif log.start is Start.END:  # it may have left while the path was walked
             self._unseen.pass_over(log)
 
@@ -374,6 +375,7 @@ class Logs:
                     self._streams.pass_on(log, stream)
                 if log.current != stream.stream_id:
                     log.current = stream.stream_id
+                    stream.pushed_out = False
                     log.say(Event.LOG_OPENED, INFO, f"log '{log.path}' is back")
                 return
         if log.first_seen is not None and log.start is Start.END and log.first_seen[0] != identity:
@@ -399,13 +401,14 @@ class Logs:
         log.start = Start.BEGIN
         log.first_seen = None
         log.say(event, INFO, text)
-        self._push_out(log)
 
     def _push_out(self, log: Log) -> None:
         """Let go of the oldest files where there are too many, when they were read."""
         for old in _pushed_out(log):
-            log.streams[old].accepted = True
-            self._streams.send(StreamUnwritten(old), -1)
+            stream = log.streams[old]
+            if not stream.pushed_out:
+                stream.accepted = stream.pushed_out = True
+                self._streams.send(StreamUnwritten(old), -1)
 
     def _known(self, log: Log, fd: int, identity: Identity) -> SavedStream | None:
         """Give how far the file was read that a path leads to; None: nobody knows of it."""

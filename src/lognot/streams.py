@@ -26,6 +26,8 @@ from lognot.state import Identity, SavedStream
 # EAGAIN: somebody holds a lease on the file and was now asked to give it up (fcntl(2), F_SETLEASE).
 PASSING = (*LIMITS, errno.EAGAIN)
 
+MAX_OPEN = 64  # files of one log, beside those that it was rotated to while lognot did not run: others need room
+
 Send = Callable[[Message, int], None]
 
 
@@ -43,6 +45,7 @@ class Stream:
     generation: int = 0  # truncations before it was opened
     accepted: bool = False  # LEFTOVER: the monitor has found the bytes that it should have
     wd: int = 0
+    pushed_out: bool = False  # the monitor that runs was told to let it go, for there are newer ones
 
 
 @dataclass(slots=True)
@@ -66,6 +69,11 @@ class Log:
     def identities(self) -> set[Identity]:
         """The files that are open."""
         return {stream.identity for stream in self.streams.values()}
+
+    @property
+    def seen(self) -> int:
+        """How many files are open that its path has led to since the start."""
+        return sum(stream.start is not Start.LEFTOVER for stream in self.streams.values())
 
     def say(self, event: Event, priority: int, text: str) -> None:
         """Write of it into our own log."""
@@ -170,6 +178,9 @@ class Streams:
         Raises:
             OSError: it cannot be watched, or too many files are open; what it had is kept.
         """
+        if start is not Start.LEFTOVER and log.seen >= MAX_OPEN:
+            os.close(fd)
+            raise too_many_open(MAX_OPEN)
         kept = one is not None and one.slot >= 0
         if one is not None and kept:
             slot, known = one.slot, one.position
@@ -250,6 +261,7 @@ class Streams:
             self.release([wd])
             raise
         stream.wd = wd
+        stream.pushed_out = False  # a new monitor was told nothing
 
     def withdraw(self, stream: Stream) -> None:
         """Watch a stream no more, until it is passed on again."""
@@ -307,6 +319,11 @@ def leads_to_current(log: Log) -> bool:
         status = os.stat(log.path)
         return stream is not None and stream.identity == (status.st_dev, status.st_ino)
     return False
+
+
+def too_many_open(limit: int) -> OSError:
+    """Give the error for a log of which so many files are open that another one has to wait."""
+    return OSError(errno.EAGAIN, f"it is rotated faster than it is read: {limit} files of it are open")
 
 
 def raise_passing(error: Exception) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import gc
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -180,19 +182,21 @@ class Place:
 
     def rotate(self) -> None:
         """As logrotate does it with `create`."""
-        names = sorted(self.log.parent.iterdir(), reverse=True)
-        for path in (path for path in names if path.name != "log"):
-            path.rename(self.log.parent / f"log.{int(path.suffix[1:]) + 1}")
+        self._shift()
         self.log.rename(self.log.parent / "log.1")
         self.log.touch()
 
     def copy_and_empty(self) -> None:
         """As logrotate does it with `copytruncate`."""
-        names = sorted(self.log.parent.iterdir(), reverse=True)
-        for path in (path for path in names if path.name != "log"):
-            path.rename(self.log.parent / f"log.{int(path.suffix[1:]) + 1}")
+        self._shift()
         shutil.copy2(self.log, self.log.with_name("log.1"))
         os.truncate(self.log, 0)
+
+    def _shift(self) -> None:
+        """Give each rotated file the next number."""
+        numbers = sorted(int(path.suffix[1:]) for path in self.log.parent.iterdir() if path != self.log)
+        for number in reversed(numbers):
+            self.log.with_name(f"log.{number}").rename(self.log.with_name(f"log.{number + 1}"))
 
     def reboot(self) -> None:
         for name in os.listdir(self.memory):
@@ -487,6 +491,58 @@ def test_too_many_rotated_files(place: Place) -> None:
     assert service.events.count(Event.RESUME_LOST) == 1
 
 
+@pytest.fixture
+def lease() -> Iterator[Callable[[Path], None]]:
+    """Take a lease on a file, as its owner may: whoever opens it is told to try again."""
+    before, holders = signal.signal(signal.SIGIO, signal.SIG_IGN), []
+
+    def take(path: Path) -> None:
+        """Let go of the file that it was on."""
+        while holders:
+            os.close(holders.pop())
+        holders.append(os.open(path, os.O_WRONLY | os.O_CREAT))
+        fcntl.fcntl(holders[-1], fcntl.F_SETLEASE, fcntl.F_WRLCK)
+
+    yield take
+    for holder in holders:
+        os.close(holder)
+    signal.signal(signal.SIGIO, before)
+
+
+@pytest.mark.parametrize("held", ["oldest", "newest"])
+def test_a_lease_on_a_rotated_file(place: Place, lease: Callable[[Path], None], held: str) -> None:
+    """Whoever takes one again and again has lognot neither open nor remember ever more files."""
+    place.run()
+    place.write("a")
+    place.rotate()
+    leased = place.log.with_name("log.1" if held == "oldest" else "log.999")
+    leased.touch()
+    os.utime(leased, ns=(0, 0) if held == "oldest" else (2**62, 2**62))
+    lease(leased)
+    with patch.object(resuming, "MAX_LEFTOVERS", 2):
+        service = place.service().start()
+        assert service.logs is not None
+        free = len(service.logs._streams._free_slots)
+        for turn in range(10):
+            for number in range(3):
+                place.log.with_name(f"log.{2 + 3 * turn + number}").write_text(f"{turn}-{number}\n")
+            lease(leased)
+            service.look()
+            for number in range(3):
+                place.log.with_name(f"log.{2 + 3 * turn + number}").unlink()
+            [resumption] = service.logs._resumptions.values()
+            assert len(resumption._done) <= 8  # of 30 in the end: those of two turns and the two that stay
+            assert len(service.logs._streams._free_slots) >= free - 2
+        assert service.logs.limited()
+        lease(place.log.with_name("other"))
+        service.turn()
+    assert not service.logs.limited()
+    place.write("b")
+    service.look()
+    lines = service.stop()
+    assert (lines[0], lines[-1]) == ("a", "b")
+
+
 def test_no_room_for_another_log(place: Place) -> None:
     """It is tried again, and watched when others were let go."""
     other = place.state.with_name("other")
@@ -734,6 +790,24 @@ def test_files_that_can_never_be_read_are_let_go(place: Place) -> None:
     [log] = service.logs._logs.values()
     assert len(log.streams) <= MAX_ROTATED + 1
     service.stop()
+
+
+def test_no_line_is_lost_where_a_log_is_rotated_faster_than_it_is_read(place: Place) -> None:
+    """What could not be opened has had several names when there is room for it."""
+    service = place.service().start()
+    assert service.logs is not None
+    [log] = service.logs._logs.values()
+    most, numbers = 0, [str(number) for number in range(3 * streams.MAX_OPEN)]
+    for number in numbers:
+        place.write(number)
+        place.rotate()
+        service.logs.look(log.log_id)  # the monitor is busy with other logs
+        most = max(most, len(log.streams))
+    assert most == streams.MAX_OPEN
+    place.write("last")
+    for _ in numbers:
+        service.turn()
+    assert sorted(service.stop(), key=[*numbers, "last"].index) == [*numbers, "last"]
 
 
 def test_a_limit_of_watches_while_a_copy_is_looked_for(place: Place) -> None:
