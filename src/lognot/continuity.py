@@ -23,7 +23,7 @@ from lognot.errors import StateError
 from lognot.journal import ERROR, INFO, WARNING, Event, Journal
 from lognot.ledger import NOT_BEGUN, Ledger, Position
 from lognot.loop import Loop, Timer
-from lognot.roll import SECRET_BYTES, Roll, log_digest
+from lognot.roll import NO_KEY, SECRET_BYTES, Roll, log_digest
 from lognot.settings import Config
 from lognot.state import KEY_BYTES, MAX_PIDS, SavedLogs, SavedStream, State, state_from_json, state_to_json
 
@@ -143,12 +143,12 @@ class Continuity:
         self._use_memory(runtime)
         roll = self.roll
         if roll is not None and self.ledger is not None:
-            if any(roll.key) and (damaged or (state is not None and state.key == roll.key)):
+            if any(roll.key) and (damaged or (state is not None and state.key in (roll.key, roll.earlier))):
                 self._key, self.ledger.secret = roll.key, roll.secret
                 self.numbers = roll.items()
                 return self._from_memory(roll, self.ledger, paths)
             self.ledger.secret = os.urandom(SECRET_BYTES)
-            roll.begin(self._key, self.ledger.secret)
+            roll.begin(self._key, self.ledger.secret, state.key if state else NO_KEY)
         return {path: streams for path, streams in state.logs.items() if path in paths} if state else {}
 
     def _use_memory(self, runtime: str | None) -> None:
@@ -260,6 +260,8 @@ class Continuity:
             self.save_later()
             return
         self._saved = data
+        if self.roll is not None:
+            self.roll.forget_earlier()
         if self._trouble:
             self._trouble = ""
             text = f"{self._name} is written again"

@@ -487,16 +487,14 @@ def test_a_full_disk(service: Make, tmp_path: Path, environment: dict[str, str])
     with tmpfs(state, "64k"):
         lognot = service("[general]\nathread_count = 1\n" + noting(log, out), environment=environment)
         lognot.start()
-        fill = state / "fill"
-        with contextlib.suppress(OSError), fill.open("wb", buffering=0) as file:
-            while True:
-                file.write(bytes(512))
+        filling = state / "fill"
+        fill(filling)
         write(log, 0, 10)
         lognot.wait_log("error: the state file '.*' cannot be written, the old one stays: No space left")
         json.loads((state / "state.json").read_bytes())
         write(log, 10, 20)
         wait_for(lambda: len(numbers(out)) == 20, "the lines")
-        fill.unlink()
+        filling.unlink()
         lognot.wait_log("info: the state file '.*' is written again")
         assert lognot.log.count("cannot be written") == 1
         stop(lognot)
@@ -506,6 +504,44 @@ def test_a_full_disk(service: Make, tmp_path: Path, environment: dict[str, str])
         assert lognot.stop() == 0
     assert numbers(out) == list(range(30))
     accounts.numbered("disk full for the state directory", numbers(out), 30, times=1)
+
+
+def test_a_disk_that_is_full_since_a_reboot(
+    service: Make, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    """What is in memory belongs to the old file then, and that goes on for as many restarts as there are."""
+    log, out, state = tmp_path / "log", tmp_path / "out", tmp_path / "state"
+    log.touch()
+    state.mkdir(0o700)
+    with tmpfs(state, "64k"):
+        lognot = service("[general]\nathread_count = 1\n" + noting(log, out), environment=environment)
+        lognot.start()
+        write(log, 0, 5)
+        wait_for(lambda: len(numbers(out)) == 5, "the first lines")
+        stop(lognot)
+        reboot(environment)
+        fill(state / "fill")
+        for begin, how in ((5, stop), (15, kill), (25, stop)):
+            write(log, begin, begin + 5)
+            lognot.start()
+            write(log, begin + 5, begin + 10)
+            wait_for(lambda end=begin + 10: len(numbers(out)) >= end, "the lines")  # type: ignore[misc]
+            how(lognot)
+        assert "error: the state file" in lognot.log
+        (state / "fill").unlink()
+        lognot.start()
+        write(log, 35, 40)
+        wait_for(lambda: len(numbers(out)) >= 40, "the last lines")
+        assert lognot.stop() == 0
+    assert numbers(out) == list(range(40))
+    accounts.numbered("disk full for the state directory since a reboot", numbers(out), 40, times=1)
+
+
+def fill(path: Path) -> None:
+    """Leave no room on a file system."""
+    with contextlib.suppress(OSError), path.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(512))
 
 
 @contextlib.contextmanager

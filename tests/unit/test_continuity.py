@@ -145,6 +145,42 @@ def reading(path: Path, memory: str) -> tuple[Continuity, Ledger]:
     return one, one.ledger
 
 
+def read_to(path: Path, memory: str, offset: int) -> tuple[int, ...]:
+    """Have a service go on and read to `offset`, without a last word; give where it began."""
+    one = opened(path)
+    saved = one.load(memory, {"/log"}).get("/log", ())
+    assert one.roll is not None
+    assert one.ledger is not None
+    position = Position(7, offset)
+    one.use(Loop(), lambda: {"/log": (SavedStream((1, 2), position),)})
+    one.save()
+    one.ledger.assign(3, position)
+    one.roll.put(Listed(3, 7, (1, 2), True, log_digest("/log")))
+    one.close()
+    return tuple(stream.position.offset for stream in saved)
+
+
+def test_new_memory_goes_on_from_a_file_that_cannot_be_replaced(tmp_path: Path, memory: str) -> None:
+    """As after a reboot with a full disk, however often it is started then; and the next reboot."""
+    saving(tmp_path / "s", STREAM).close()
+    with patch.object(Continuity, "_write", side_effect=OSError(28, "No space left on device")):
+        assert read_to(tmp_path / "s", memory, 100) == (3,)
+        assert read_to(tmp_path / "s", memory, 200) == (100,)
+    assert read_to(tmp_path / "s", memory, 300) == (200,)
+    assert read_to(tmp_path / "s", memory, 400) == (300,)
+    os.unlink(next(Path(memory).glob("ledger-*")))
+    assert read_to(tmp_path / "s", memory, 500) == (400,)
+
+
+def test_memory_that_is_older_than_the_file_is_not_used(tmp_path: Path, memory: str) -> None:
+    """Though both have begun from one file; as where a service was started with another directory for it."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as other:
+        saving(tmp_path / "s", STREAM).close()
+        assert read_to(tmp_path / "s", memory, 100) == (3,)
+        assert read_to(tmp_path / "s", other, 200) == (100,)
+        assert read_to(tmp_path / "s", memory, 300) == (200,)
+
+
 def test_a_monitor_was_killed_in_a_commit(tmp_path: Path, memory: str) -> None:
     """What was committed, and not yet put in its place, is where the next service goes on."""
     one, ledger = reading(tmp_path / "s", memory)
