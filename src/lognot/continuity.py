@@ -62,6 +62,35 @@ def runtime_directory(environment: Mapping[str, str]) -> str | None:
     return os.path.join(given, "lognot") if given else None
 
 
+def forget(directory: str, paths: set[str], journal: Journal) -> None:
+    """Have no later service go on with these logs from where one before us ended.
+
+    They are read without that now, so their lines would be handled twice. Nothing is made for it, and what
+    is not ours is left alone.
+    """
+    if not os.path.lexists(os.path.join(directory, STATE_FILE)):
+        return
+    try:
+        continuity = Continuity(directory, journal)
+    except StateError:  # another lognot's, or one that we would refuse to go on from
+        return
+    except OSError as error:
+        _say_not_forgotten(f"the state directory '{directory}'", error, journal)
+        return
+    try:
+        continuity.forget(paths)
+    finally:
+        continuity.close()
+
+
+def _say_not_forgotten(name: str, error: OSError, journal: Journal) -> None:
+    text = (
+        f"{name} cannot be changed: {error.strerror}; lines that are read now without 'resume' "
+        "will be handled again once it is turned on"
+    )
+    journal.write(Event.STATE_FAILED, ERROR, text)
+
+
 class Continuity:
     """The state of one service.
 
@@ -150,6 +179,22 @@ class Continuity:
             self.ledger.secret = os.urandom(SECRET_BYTES)
             roll.begin(self._key, self.ledger.secret, state.key if state else NO_KEY)
         return {path: streams for path, streams in state.logs.items() if path in paths} if state else {}
+
+    def forget(self, paths: set[str]) -> None:
+        """Let nobody go on with these logs; instead of `load`."""
+        state, _ = self._read()
+        if state is None:
+            return
+        kept = {path: streams for path, streams in state.logs.items() if path not in paths}
+        if kept and len(kept) == len(state.logs):
+            return
+        try:
+            if kept:  # under a new key: what is in memory names the others, too
+                self._write(state_to_json(State(self._key, kept, state.pids)))
+            else:
+                os.unlink(STATE_FILE, dir_fd=self._directory)
+        except OSError as error:
+            _say_not_forgotten(self._name, error, self._journal)
 
     def _use_memory(self, runtime: str | None) -> None:
         if runtime is None:

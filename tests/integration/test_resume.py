@@ -603,6 +603,51 @@ def test_a_reload_turns_it_on(service: Make, tmp_path: Path, environment: dict[s
     assert lognot.stop() == 0
 
 
+@pytest.mark.parametrize("how", ["stop", "kill", "reboot"])
+@pytest.mark.parametrize("other", [False, True], ids=["alone", "beside another"])
+def test_turned_off_and_on_again(
+    service: Make, tmp_path: Path, environment: dict[str, str], how: str, other: bool
+) -> None:
+    """What was read without it is not read again: it begins at the end, as where it was never on."""
+    log, out, others = tmp_path / "log", tmp_path / "out", tmp_path / "others"
+    log.touch()
+    others.touch()
+    general = "[general]\nathread_count = 1\n" + (noting(others, others, "OTHER") if other else "")
+    configs = [general + noting(log, out, more=f"resume = {answer}\n") for answer in ("yes", "no", "yes")]
+    lognot = service(configs[0], environment=environment)
+    for number, config in enumerate(configs):
+        lognot.write_config(config)
+        lognot.start()
+        write(log, 10 * number, 10 * number + 5)
+        wait_for(lambda end=5 * number + 5: len(numbers(out)) >= end, "the lines")  # type: ignore[misc]
+        if number < 2:
+            kill(lognot) if how == "kill" else stop(lognot)
+        if how == "reboot":
+            reboot(environment)
+        write(log, 10 * number + 5, 10 * number + 6)  # for nobody, since it is off before or after
+    assert lognot.stop() == 0
+    assert numbers(out)[:15] == [*range(5), *range(10, 15), *range(20, 25)]
+
+
+def test_without_it_another_configs_state_stays(
+    service: Make, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    log, out, tried = tmp_path / "log", tmp_path / "out", tmp_path / "tried"
+    log.touch()
+    lognot = service(noting(log, out), environment=environment).start()
+    write(log, 0, 5)
+    wait_for(lambda: len(numbers(out)) == 5, "the first lines")
+    stop(lognot)
+    lognot.write_config(noting(tried, tried, more=""))
+    lognot.start()
+    write(log, 5, 10)
+    stop(lognot)
+    lognot.write_config(noting(log, out))
+    lognot.start()
+    wait_for(lambda: len(numbers(out)) == 10, "the lines since")
+    assert lognot.stop() == 0
+
+
 def test_a_log_that_is_missing_at_the_start(
     service: Make, tmp_path: Path, environment: dict[str, str]
 ) -> None:
