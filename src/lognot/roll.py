@@ -4,8 +4,8 @@ It holds the ledger, which is exact at every instant, and beside it what the sup
 file each slot of the ledger is about, and which item each number means. So a new service goes on exactly
 where the last one ended, also after SIGKILL; only the file on disk (state.py) survives a reboot.
 
-The roll is mapped so that children do not inherit it: a monitor, which the ledger is shared with, can neither
-read nor change it.
+The roll is mapped so that children do not inherit it, and what they hold to keep others away is a file beside
+it: a monitor, which the ledger is shared with, can neither read nor change it.
 """
 
 from __future__ import annotations
@@ -71,14 +71,14 @@ class Roll:
     """The memory.
 
     Args:
-        path: of the file, made where it is not there.
+        path: of the file, made where it is not there. Beside it is PATH.lock.
 
     Attributes:
         ledger: memory for the ledger, which is shared with children.
         key: of the state that it belongs to; NO_KEY in a new one.
         secret: the ledger's.
-        lock_fd: whoever holds it too uses the memory, as every monitor does: one that sees through what a
-            killed service was about still writes there.
+        lock_fd: of an empty file. Whoever holds it too uses the memory, as every monitor does: one that
+            sees through what a killed service was about still writes there.
 
     Raises:
         OSError: it cannot be had (open(2), posix_fallocate(3), mmap(2)).
@@ -86,7 +86,7 @@ class Roll:
     """
 
     def __init__(self, path: str) -> None:
-        self.lock_fd = os.open(path, _FLAGS | os.O_RDONLY, 0o600)
+        self.lock_fd = os.open(f"{path}.lock", _FLAGS | os.O_RDONLY, 0o600)
         try:
             if not _locked(self.lock_fd):
                 raise StateError(f"'{path}' is still in use by what is left of a lognot that was killed")

@@ -18,7 +18,7 @@ import pytest
 from integration import accounts
 from integration.harness import Service, append, lines_of, wait_for
 from integration.moments import Moments
-from integration.processes import ids, is_gone, wait_gone
+from integration.processes import descriptors, ids, is_gone, wait_gone
 from integration.writer import REGEX, Writer, counting_items, has_open, held, wait_has_open
 from lognot.service import LEAVE_S, ORPHAN_S
 from lognot.state import State, state_from_json, state_to_json
@@ -142,6 +142,21 @@ def test_killed_at_any_moment(service: Make, lone_log: Path, environment: dict[s
     accounts.fault(
         "kill -9 and restart of the service, with rotations", times=ends, written=lines, seen=lines
     )
+
+
+def test_the_monitor_cannot_read_what_only_the_supervisor_knows(
+    service: Make, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    """Which file is which, and the secret of their digests."""
+    (tmp_path / "log").touch()
+    lognot = service(noting(tmp_path / "log", tmp_path / "out"), environment=environment).start()
+    held_there = [
+        Path(path)
+        for path in descriptors(lognot.role("monitor")).values()
+        if path.startswith(environment["RUNTIME_DIRECTORY"])
+    ]
+    assert [path.stat().st_size for path in held_there] == [0]  # what keeps the next service waiting
+    assert lognot.stop() == 0
 
 
 def test_killed_while_actions_are_handed_over(

@@ -168,7 +168,8 @@ def test_new_memory_goes_on_from_a_file_that_cannot_be_replaced(tmp_path: Path, 
         assert read_to(tmp_path / "s", memory, 200) == (100,)
     assert read_to(tmp_path / "s", memory, 300) == (200,)
     assert read_to(tmp_path / "s", memory, 400) == (300,)
-    os.unlink(next(Path(memory).glob("ledger-*")))
+    for path in Path(memory).iterdir():
+        path.unlink()
     assert read_to(tmp_path / "s", memory, 500) == (400,)
 
 
