@@ -26,6 +26,7 @@ from lognot.loop import Loop, Timer
 from lognot.roll import NO_KEY, SECRET_BYTES, Roll, log_digest
 from lognot.settings import Config
 from lognot.state import KEY_BYTES, MAX_PIDS, SavedLogs, SavedStream, State, state_from_json, state_to_json
+from lognot.trust import make_directory
 
 STATE_FILE = "state.json"
 NEW_FILE = "state.json.new"
@@ -125,7 +126,9 @@ class Continuity:
         self._positions: Callable[[], SavedLogs] | None = None
         self._timer: Timer | None = None
         self._again = False
-        os.makedirs(directory, 0o700, exist_ok=True)
+        refused = make_directory(directory, 0o700)
+        if refused:
+            raise StateError(f"the state directory '{directory}' is refused as root: {refused}")
         self._directory = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._lock = -1
         try:

@@ -599,7 +599,8 @@ def test_a_directory_that_others_can_write_to_is_refused(
     assert lognot.process is not None
     assert lognot.process.wait(20) == 1
     assert lognot.process.stdout is not None
-    assert "another user can write to the state directory" in lognot.process.stdout.read().decode()
+    text = lognot.process.stdout.read().decode()
+    assert f"the state directory '{tmp_path}/state' is refused as root: '{tmp_path}/state' can be " in text
 
 
 def test_a_reload_turns_it_on(service: Make, tmp_path: Path, environment: dict[str, str]) -> None:
