@@ -15,7 +15,7 @@ from dataclasses import astuple, dataclass, replace
 from lognot.channel import Channel
 from lognot.children import Child, ask_child, start_child
 from lognot.config import draft_config
-from lognot.continuity import Continuity, runtime_directory, state_directory
+from lognot.continuity import Continuity, forget, runtime_directory, state_directory
 from lognot.errors import ConfigError, LognotError, PatternError, Problem, StateError, in_reading_order
 from lognot.journal import ERROR, WARNING, Event, Journal, open_journal
 from lognot.launched import Launched, connect_executor
@@ -202,10 +202,12 @@ class _Start:
             StateError: it cannot be trusted, or another service uses it.
         """
         resuming = {item.path for item in config.items if item.resume}
+        directory = state_directory(config, self._environment)
         if not resuming:
+            forget(directory, {item.path for item in config.items}, journal)
             return None, {}
         try:
-            continuity = Continuity(state_directory(config, self._environment), journal)
+            continuity = Continuity(directory, journal)
         except OSError as error:
             journal.write(Event.STATE_FAILED, ERROR, f"nothing is kept for a restart: {error}")
             return None, {}

@@ -26,7 +26,8 @@ from lognot.state import Identity, SavedStream
 # EAGAIN: somebody holds a lease on the file and was now asked to give it up (fcntl(2), F_SETLEASE).
 PASSING = (*LIMITS, errno.EAGAIN)
 
-MAX_OPEN = 64  # files of one log, beside those that it was rotated to while lognot did not run: others need room
+# Files of one log, beside those that it was rotated to while lognot did not run: others need room, too.
+MAX_OPEN = 64
 
 Send = Callable[[Message, int], None]
 

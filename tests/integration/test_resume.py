@@ -7,8 +7,9 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from integration import accounts
 from integration.environment.namespaces import inside, mounts_of, own_mounts
 from integration.harness import Service, append, lines_of, wait_for
 from integration.moments import Moments
-from integration.processes import Custom, ids, is_gone, wait_gone
+from integration.processes import Custom, descriptors, ids, is_gone, wait_gone
 from integration.writer import REGEX, Writer, counting_items, has_open, held, wait_has_open
 from lognot.service import LEAVE_S, ORPHAN_S
 from lognot.state import State, state_from_json, state_to_json
@@ -142,6 +143,21 @@ def test_killed_at_any_moment(service: Make, lone_log: Path, environment: dict[s
     accounts.fault(
         "kill -9 and restart of the service, with rotations", times=ends, written=lines, seen=lines
     )
+
+
+def test_the_monitor_cannot_read_what_only_the_supervisor_knows(
+    service: Make, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    """Which file is which, and the secret of their digests."""
+    (tmp_path / "log").touch()
+    lognot = service(noting(tmp_path / "log", tmp_path / "out"), environment=environment).start()
+    held_there = [
+        Path(path)
+        for path in descriptors(lognot.role("monitor")).values()
+        if path.startswith(environment["RUNTIME_DIRECTORY"])
+    ]
+    assert [path.stat().st_size for path in held_there] == [0]  # what keeps the next service waiting
+    assert lognot.stop() == 0
 
 
 def test_killed_while_actions_are_handed_over(
@@ -490,16 +506,14 @@ def test_a_full_disk(custom: Callable[..., Custom], tmp_path: Path, environment:
     lognot = custom(config, prefix=prefix, environment=environment)
     lognot.start()
     with mounts_of(lognot.pid) as lognot.prefix:
-        fill = inside(lognot.pid, state / "fill")
-        with contextlib.suppress(OSError), fill.open("wb", buffering=0) as file:
-            while True:
-                file.write(bytes(512))
+        filling = inside(lognot.pid, state / "fill")
+        fill(filling)
         write(log, 0, 10)
         lognot.wait_log("error: the state file '.*' cannot be written, the old one stays: No space left")
-        json.loads(fill.with_name("state.json").read_bytes())
+        json.loads(filling.with_name("state.json").read_bytes())
         write(log, 10, 20)
         wait_for(lambda: len(numbers(out)) == 20, "the lines")
-        fill.unlink()
+        filling.unlink()
         lognot.wait_log("info: the state file '.*' is written again")
         assert lognot.log.count("cannot be written") == 1
         stop(lognot)
@@ -509,6 +523,55 @@ def test_a_full_disk(custom: Callable[..., Custom], tmp_path: Path, environment:
         assert lognot.stop() == 0
     assert numbers(out) == list(range(30))
     accounts.numbered("disk full for the state directory", numbers(out), 30, times=1)
+
+
+@pytest.mark.root
+def test_a_disk_that_is_full_since_a_reboot(
+    service: Make, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    """What is in memory belongs to the old file then, and that goes on for as many restarts as there are."""
+    log, out, state = tmp_path / "log", tmp_path / "out", tmp_path / "state"
+    log.touch()
+    state.mkdir(0o700)
+    with tmpfs(state, "64k"):
+        lognot = service("[general]\nathread_count = 1\n" + noting(log, out), environment=environment)
+        lognot.start()
+        write(log, 0, 5)
+        wait_for(lambda: len(numbers(out)) == 5, "the first lines")
+        stop(lognot)
+        reboot(environment)
+        fill(state / "fill")
+        for begin, how in ((5, stop), (15, kill), (25, stop)):
+            write(log, begin, begin + 5)
+            lognot.start()
+            write(log, begin + 5, begin + 10)
+            wait_for(lambda end=begin + 10: len(numbers(out)) >= end, "the lines")  # type: ignore[misc]
+            how(lognot)
+        assert "error: the state file" in lognot.log
+        (state / "fill").unlink()
+        lognot.start()
+        write(log, 35, 40)
+        wait_for(lambda: len(numbers(out)) >= 40, "the last lines")
+        assert lognot.stop() == 0
+    assert numbers(out) == list(range(40))
+    accounts.numbered("disk full for the state directory since a reboot", numbers(out), 40, times=1)
+
+
+def fill(path: Path) -> None:
+    """Leave no room on a file system."""
+    with contextlib.suppress(OSError), path.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(512))
+
+
+@contextlib.contextmanager
+def tmpfs(path: Path, size: str) -> Iterator[None]:
+    """A small file system of its own."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size},mode=700", "tmpfs", path], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", path], check=True)
 
 
 def test_two_services_do_not_share_it(service: Make, tmp_path: Path, environment: dict[str, str]) -> None:
@@ -541,7 +604,8 @@ def test_a_directory_that_others_can_write_to_is_refused(
     assert lognot.process is not None
     assert lognot.process.wait(20) == 1
     assert lognot.process.stdout is not None
-    assert "another user can write to the state directory" in lognot.process.stdout.read().decode()
+    text = lognot.process.stdout.read().decode()
+    assert f"the state directory '{tmp_path}/state' is refused as root: '{tmp_path}/state' can be " in text
 
 
 def test_a_reload_turns_it_on(service: Make, tmp_path: Path, environment: dict[str, str]) -> None:
@@ -557,6 +621,51 @@ def test_a_reload_turns_it_on(service: Make, tmp_path: Path, environment: dict[s
     write(log, 1, 2)
     lognot.start()
     wait_for(lambda: numbers(out) == [0, 1], "the other line")
+    assert lognot.stop() == 0
+
+
+@pytest.mark.parametrize("how", ["stop", "kill", "reboot"])
+@pytest.mark.parametrize("other", [False, True], ids=["alone", "beside another"])
+def test_turned_off_and_on_again(
+    service: Make, tmp_path: Path, environment: dict[str, str], how: str, other: bool
+) -> None:
+    """What was read without it is not read again: it begins at the end, as where it was never on."""
+    log, out, others = tmp_path / "log", tmp_path / "out", tmp_path / "others"
+    log.touch()
+    others.touch()
+    general = "[general]\nathread_count = 1\n" + (noting(others, others, "OTHER") if other else "")
+    configs = [general + noting(log, out, more=f"resume = {answer}\n") for answer in ("yes", "no", "yes")]
+    lognot = service(configs[0], environment=environment)
+    for number, config in enumerate(configs):
+        lognot.write_config(config)
+        lognot.start()
+        write(log, 10 * number, 10 * number + 5)
+        wait_for(lambda end=5 * number + 5: len(numbers(out)) >= end, "the lines")  # type: ignore[misc]
+        if number < 2:
+            kill(lognot) if how == "kill" else stop(lognot)
+        if how == "reboot":
+            reboot(environment)
+        write(log, 10 * number + 5, 10 * number + 6)  # for nobody, since it is off before or after
+    assert lognot.stop() == 0
+    assert numbers(out)[:15] == [*range(5), *range(10, 15), *range(20, 25)]
+
+
+def test_without_it_another_configs_state_stays(
+    service: Make, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    log, out, tried = tmp_path / "log", tmp_path / "out", tmp_path / "tried"
+    log.touch()
+    lognot = service(noting(log, out), environment=environment).start()
+    write(log, 0, 5)
+    wait_for(lambda: len(numbers(out)) == 5, "the first lines")
+    stop(lognot)
+    lognot.write_config(noting(tried, tried, more=""))
+    lognot.start()
+    write(log, 5, 10)
+    stop(lognot)
+    lognot.write_config(noting(log, out))
+    lognot.start()
+    wait_for(lambda: len(numbers(out)) == 10, "the lines since")
     assert lognot.stop() == 0
 
 
