@@ -178,8 +178,12 @@ class Executors:
             executor.connected = False
 
     def _connect(self, executor: _Executor) -> None:
-        """Give the monitor and an executor a connection of their own, when both are there and have none."""
-        if not self._monitor.child or not executor.keeper.child or executor.connected:
+        """Give the monitor and an executor a connection of their own, when both are there and have none.
+
+        Not with one that no item needs any more: a new monitor knows of none, and what that one handed back
+        when it ends would keep the monitor from committing.
+        """
+        if not executor.wanted or executor.connected or not self._monitor.child or not executor.keeper.child:
             return
         with ExitStack() as stack:
             try:

@@ -1,0 +1,152 @@
+"""The supervisor's side of the executors; a test plays them, and the monitor."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from lognot import messages as m
+from lognot.catalogue import Catalogue
+from lognot.channel import Channel, socket_pair
+from lognot.config import parse_config
+from lognot.executors import Executors
+from lognot.journal import Journal
+from lognot.keeper import Keeper
+from lognot.launched import Launched
+from lognot.loop import Loop
+from lognot.settings import Config
+from lognot.users import Account
+from unit.descriptors import nothing_leaks
+from unit.records import Records
+
+ONE = Account(1001, 1001, (1001,), "one", "/")
+OTHER = Account(1002, 1002, (1002,), "other", "/")
+TURNS = 5  # enough for whatever is under way without waiting
+
+
+def config_of(**accounts: Account) -> Config:
+    """A config with an item for each, by its name."""
+    text = "".join(f"[{name}]\npath = /var/log/a\nupbound_action = true\n" for name in accounts)
+    config, problems = parse_config(text.encode(), "lognot.conf")
+    assert config is not None, problems
+    items = tuple(replace(item, run_as=accounts[item.name]) for item in config.items)
+    return replace(config, items=items)
+
+
+class Bench:
+    """The executors of a supervisor, and the other end of each connection."""
+
+    def __init__(self) -> None:
+        self.loop = Loop()
+        self.records = Records()
+        self.starts: list[tuple[Account, Channel]] = []  # each executor's end
+        self.monitors: list[Channel] = []
+        self.gone = 0
+        journal = Journal((self.records,))
+        self.monitor = Keeper(
+            "monitor",
+            self.loop,
+            journal,
+            start=self._start_monitor,
+            on_message=lambda message, fd: None,
+            on_start=lambda: self.executors.connect(),
+            on_end=self._on_monitor_end,
+            on_give_up=lambda: None,
+        )
+        self.catalogue = Catalogue()
+        self.executors = Executors(
+            self.loop,
+            journal,
+            self.monitor,
+            self.catalogue,
+            start=self._start,
+            configure=lambda keeper: None,
+            on_note=lambda journal, role, note: None,
+            on_configured=lambda: None,
+            on_action_end=lambda: None,
+            on_gone=self._on_gone,
+        )
+        self.use(ONE)
+        self.monitor.start()
+        self.turn()
+
+    def use(self, account: Account) -> None:
+        """Use the config whose one item runs as this account."""
+        config = config_of(item=account)
+        self.catalogue.use(config)
+        self.executors.use({account})
+
+    def end(self, role: Channel) -> None:
+        """Have a process end."""
+        role.close()
+        self.turn()
+
+    def turn(self) -> None:
+        for _ in range(TURNS):
+            self.loop.turn(wait=False)
+
+    def heard(self, role: Channel) -> list[m.Message]:
+        """What a role was sent since; that it is gone is nothing more."""
+        self.turn()
+        heard = role.receive() if role.fileno() >= 0 else []
+        for _, fd in heard:
+            if fd >= 0:
+                os.close(fd)
+        return [message for message, _ in heard]
+
+    def _start(self, account: Account) -> Launched:
+        ours, theirs = socket_pair()
+        self.starts.append((account, Channel(theirs, m.SUPERVISOR_TO_EXECUTOR)))
+        return Launched(Channel(ours, m.EXECUTOR_TO_SUPERVISOR), 4711)
+
+    def _start_monitor(self) -> Launched:
+        ours, theirs = socket_pair()
+        self.monitors.append(Channel(theirs, m.SUPERVISOR_TO_MONITOR))
+        return Launched(Channel(ours, m.MONITOR_TO_SUPERVISOR), 4712)
+
+    def _on_monitor_end(self, wait_status: int) -> bool:
+        self.executors.disconnect()
+        return True
+
+    def _on_gone(self) -> None:
+        self.gone += 1
+
+    def close(self) -> None:
+        self.executors.restart_none()
+        self.monitor.stop()
+        for _, role in self.starts:
+            role.close()
+        for role in self.monitors:
+            role.close()
+        self.turn()
+        self.loop._selector.close()
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    """An executor of ONE and a monitor, connected."""
+    with nothing_leaks():
+        bench = Bench()
+        yield bench
+        bench.close()
+
+
+def is_connected(heard: list[m.Message]) -> bool:
+    return any(isinstance(message, m.ConnectMonitor) for message in heard)
+
+
+def test_a_new_monitor_is_not_connected_with_an_executor_that_is_not_wanted(bench: Bench) -> None:
+    """What that one hands back when it ends would wait in the monitor for ever."""
+    (_, old) = bench.starts[0]
+    assert is_connected(bench.heard(old))
+    bench.use(OTHER)
+    bench.heard(bench.monitors[0])
+    bench.end(bench.monitors[0])
+    assert not is_connected(bench.heard(old))
+    (_, new) = bench.starts[1]
+    assert is_connected(bench.heard(new))
+    connected = [one for one in bench.heard(bench.monitors[1]) if isinstance(one, m.ConnectExecutor)]
+    assert len(connected) == 1
