@@ -226,14 +226,51 @@ def test_an_action_of_a_new_item_runs_when_the_monitor_is_heard_first(bench: Ben
     assert bench.shells.texts == [b"item1", b"item2"]
 
 
-def test_an_item_that_is_gone_is_refused(bench: Bench) -> None:
-    """Also where nothing is to be heard of the supervisor, or its end."""
+def test_an_item_that_is_not_known_is_refused(bench: Bench) -> None:
+    """Also where nothing is to be heard of the supervisor, or its end; and it is said."""
     bench.monitor.send(action(1, item=2))
     bench.monitor.send(action(1))
-    bench.told()
+    notes = [one for one in bench.told() if isinstance(one, m.Note)]
+    assert notes == [m.Note(m.Notice.ACTIONS_DROPPED, 0, 1, b"the config has changed")]
     assert bench.shells.texts == [b"item1"]
     taken = [one for one in bench.answers if isinstance(one, m.ActionTaken)]
     assert [one.item_id for one in taken] == [2, 1]
+
+
+# A monitor that is behind it.
+
+
+@pytest.mark.parametrize("reloads", [1, 3])
+def test_what_was_found_before_a_reload_runs_as_the_config_said_then(bench: Bench, reloads: int) -> None:
+    """Also when another reload follows before the monitor has heard of the first."""
+    for number in range(2, 2 + reloads):
+        bench.configure(number)
+        bench.turn()
+    bench.monitor.send(action(1))
+    bench.monitor.send(action(1, item=1 + reloads))
+    assert count(bench.told(), m.Note) == 0
+    assert bench.shells.texts == [b"item1", b"item%d" % (1 + reloads)]
+
+
+def test_an_item_that_is_gone_is_forgotten_in_the_end(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An administrator has removed it; and many reloads are not to take more and more memory."""
+    monkeypatch.setattr(executor_module, "EARLIER_S", 0.0)
+    bench.configure(2)
+    bench.turn()
+    bench.monitor.send(action(1))
+    assert count(bench.told(), m.Note) == 1
+    assert bench.shells.texts == []
+    assert bench.executor._earlier == {}
+
+
+def test_no_more_earlier_items_are_known_than_a_config_may_have(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(m, "MAX_ITEMS", 3)
+    for number in range(2, 10):
+        bench.configure(number)
+        bench.turn()
+    assert list(bench.executor._earlier) == [6, 7, 8]
 
 
 @pytest.mark.parametrize("monitors", [1, 2])
