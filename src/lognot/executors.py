@@ -45,6 +45,7 @@ class _Executor:
     journal: QuotaJournal  # for what it says
     running: dict[int, tuple[int, int]] = field(default_factory=dict)  # pid -> item, start in monotonic ns
     wanted: bool = True  # the config in use names this account
+    told_to_stop: bool = False
     connected: bool = False  # it and the monitor that runs have a connection
     connecting: bool = False  # it will be tried again
     configured: bool = False  # it has answered since it was given the config in use
@@ -108,12 +109,14 @@ class Executors:
     # Which ones there are.
 
     def use(self, accounts: set[Account]) -> None:
-        """Have one for each account of the config in use, with that config, and no other."""
+        """Have one for each account of the config in use, with that config; the others are to end."""
         for executor in list(self._executors.values()):
             # One that was told to stop is not wanted again; the account gets a new one.
             if executor.wanted and executor.account not in accounts:
                 executor.wanted = False
-                self._stop(executor, STOP_GRACE_S)
+                executor.keeper.stop()
+                if not executor.connected:
+                    self._stop(executor, STOP_GRACE_S)
         for account in sorted(accounts, key=lambda account: (account.uid, account.gid)):
             executor = self._executor_of(account)
             if executor.keeper.child:
@@ -176,6 +179,17 @@ class Executors:
         """The monitor has ended, and its connections with it."""
         for executor in self._executors.values():
             executor.connected = False
+        self.stop_unwanted()
+
+    def stop_unwanted(self) -> None:
+        """The monitor has the config in use, or has ended: nothing more comes for those that are not in it.
+
+        Told before, they would be gone by the time that the monitor hears of the config, and with them what
+        it has found until then.
+        """
+        for executor in list(self._executors.values()):
+            if not executor.wanted and not executor.told_to_stop:
+                self._stop(executor, STOP_GRACE_S)
 
     def _connect(self, executor: _Executor) -> None:
         """Give the monitor and an executor a connection of their own, when both are there and have none.
@@ -305,6 +319,7 @@ class Executors:
     def _stop(self, executor: _Executor, grace_s: float) -> None:
         """Let an executor end when its actions have, after `grace_s` seconds in any case."""
         executor.keeper.stop()
+        executor.told_to_stop = True
         if executor.keeper.child:
             executor.keeper.send(m.Stop(int(grace_s * 1000)))
             self._loop.call_later(grace_s + END_ACTIONS_S, executor.keeper.kill)

@@ -315,6 +315,7 @@ class Supervisor:
         if token != self._begin_token:
             return
         self._monitor.came_up()
+        self._executors.stop_unwanted()
         self._logs.begun()
         self._save_later()
         if self._ready_pending:

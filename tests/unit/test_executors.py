@@ -138,6 +138,65 @@ def is_connected(heard: list[m.Message]) -> bool:
     return any(isinstance(message, m.ConnectMonitor) for message in heard)
 
 
+def is_told_to_stop(heard: list[m.Message]) -> bool:
+    return any(isinstance(message, m.Stop) for message in heard)
+
+
+def test_one_that_a_reload_leaves_without_items_stops_when_the_monitor_knows(bench: Bench) -> None:
+    """Before, the monitor may still find what is for it; it is told once."""
+    (_, old) = bench.starts[0]
+    bench.use(OTHER)
+    assert not is_told_to_stop(bench.heard(old))
+    bench.executors.stop_unwanted()
+    assert is_told_to_stop(bench.heard(old))
+    bench.executors.stop_unwanted()
+    assert not is_told_to_stop(bench.heard(old))
+
+
+def test_one_without_items_stops_when_the_monitor_has_ended(bench: Bench) -> None:
+    """The next monitor knows nothing of it."""
+    (_, old) = bench.starts[0]
+    bench.use(OTHER)
+    bench.end(bench.monitors[0])
+    assert is_told_to_stop(bench.heard(old))
+
+
+def test_without_a_monitor_one_without_items_stops_at_once(bench: Bench) -> None:
+    (_, old) = bench.starts[0]
+    bench.monitor.stop()
+    bench.end(bench.monitors[0])
+    bench.use(OTHER)
+    assert is_told_to_stop(bench.heard(old))
+
+
+def test_one_without_items_that_has_ended_is_not_started_again(bench: Bench) -> None:
+    (_, old) = bench.starts[0]
+    bench.use(OTHER)
+    bench.end(old)
+    assert bench.gone == 1
+    bench.executors.stop_unwanted()
+    assert [account for account, _ in bench.starts] == [ONE, OTHER]
+
+
+def test_an_account_that_is_back_before_its_executor_was_told_to_stop_gets_a_new_one(bench: Bench) -> None:
+    """What waits in the old one runs there; it hears nothing of the new config."""
+    (_, old) = bench.starts[0]
+    bench.use(OTHER)
+    bench.use(ONE)
+    assert [account for account, _ in bench.starts] == [ONE, OTHER, ONE]
+    bench.executors.stop_unwanted()
+    assert is_told_to_stop(bench.heard(old))
+    assert is_told_to_stop(bench.heard(bench.starts[1][1]))
+    assert not is_told_to_stop(bench.heard(bench.starts[2][1]))
+
+
+def test_a_stop_is_told_to_those_without_items_too(bench: Bench) -> None:
+    (_, old) = bench.starts[0]
+    bench.use(OTHER)
+    bench.executors.stop(1.0)
+    assert is_told_to_stop(bench.heard(old))
+
+
 def test_a_new_monitor_is_not_connected_with_an_executor_that_is_not_wanted(bench: Bench) -> None:
     """What that one hands back when it ends would wait in the monitor for ever."""
     (_, old) = bench.starts[0]
