@@ -135,7 +135,7 @@ class Executor:
         self._queue: OrderedDict[Occasion, _Action] = OrderedDict()
         self._queued_bytes = 0
         self._running: dict[int, _Action] = {}
-        self._last: OrderedDict[tuple[int, Kind, int], int] = OrderedDict()  # position of the last occasion
+        self._last: OrderedDict[_Series, int] = OrderedDict()  # position of the last occasion
         self._retrying = False
         self._stopping = False
 
@@ -303,20 +303,20 @@ class Executor:
             self._look_ahead(request.item_id)
         item = self._item(request.item_id)
         which = occasion(request)
-        stream = (request.item_id, request.kind, request.stream_id)
         if item is None or item.run_as != self._account or _text_of(item, request.kind) is None:
             # Found before a reload, for an executor that is gone; or nonsense, so its number is not said.
             self._notes.say(Notice.ACTIONS_DROPPED, 0, 1, b"the config has changed")
             self._taken(which)
             return
-        last = self._last.get(stream)
+        series = _series_of(item, request)
+        last = self._last.get(series)
         if last is not None and _is_said_again(request.position, last):
             # Said again by a new monitor. When it still waits, it will be taken later.
             if which not in self._queue:
                 self._taken(which)
             return
-        self._last[stream] = request.position
-        self._last.move_to_end(stream)
+        self._last[series] = request.position
+        self._last.move_to_end(series)
         if len(self._last) > MAX_OCCASIONS:
             self._last.popitem(last=False)
         # The monitor keeps within these, so an honest one never gets here.
@@ -526,6 +526,19 @@ class Executor:
             self._loop.forget(action.pipe)
             os.close(action.pipe)
             action.pipe = -1
+
+
+_Series = tuple[str, Kind, int, int]  # item, kind, stream, unit: of occasions whose positions only grow
+
+
+def _series_of(item: Item, request: m.RunAction) -> _Series:
+    """Give what a position belongs to.
+
+    Of an item by its name: one that a reload has changed may be told lines once more, by a new monitor, that
+    it has run for as it was before. Multiples of another size are other positions.
+    """
+    unit = item.size or 0 if request.kind is Kind.SIZE else 0
+    return item.name, request.kind, request.stream_id, unit
 
 
 def _is_said_again(position: int, last: int) -> bool:
