@@ -25,7 +25,7 @@ from lognot.launched import Launched
 from lognot.loop import Loop
 from lognot.quota import Quota, QuotaJournal, role_journal
 from lognot.service import END_ACTIONS_S, STOP_GRACE_S
-from lognot.settings import MAX_ATHREAD_COUNT
+from lognot.settings import MAX_ATHREAD_COUNT, Item
 from lognot.startmark import new_start_mark
 from lognot.users import Account
 
@@ -233,20 +233,25 @@ class Executors:
     def _on_message(self, executor: _Executor, message: m.Message) -> None:
         match message:
             case m.ActionStarted(item_id, pid):
+                item = self._item_of(executor, item_id)
                 if len(executor.running) >= MAX_ATHREAD_COUNT and pid not in executor.running:
                     raise ProtocolError("more actions than may run")
                 executor.running[pid] = (item_id, time.monotonic_ns())
                 self.actions_run += 1
-                report.action_started(executor.journal, self._catalogue.item(item_id), message)
+                report.action_started(executor.journal, item, message)
             case m.ActionOutput(item_id):
-                report.action_output(executor.journal, self._catalogue.item(item_id), message)
+                report.action_output(executor.journal, self._item_of(executor, item_id), message)
             case m.ActionFinished(item_id, pid):
+                item = self._item_of(executor, item_id)
                 executor.running.pop(pid, None)
-                report.action_finished(executor.journal, self._catalogue.item(item_id), message)
+                report.action_finished(executor.journal, item, message)
                 self._on_action_end()
             case m.Note(m.Notice.ROLE_FAILED) if executor.keeper.failing and message.text == executor.failure:
                 pass  # the keeper says now and then that it still fails
             case m.Note(notice):
+                if notice not in m.NOTICES_OF_EXECUTOR:
+                    raise ProtocolError(f"{notice.name} is not for an executor to say")
+                self._item_of(executor, message.about)
                 if notice is m.Notice.ROLE_FAILED:
                     executor.failure = message.text
                 self._on_note(executor.journal, executor.keeper.name, message)
@@ -262,6 +267,17 @@ class Executors:
                 executor.configured = True
                 executor.asked_ns = 0
                 self._on_configured()
+
+    def _item_of(self, executor: _Executor, item_id: int) -> Item | None:
+        """Give the item that an executor speaks of, None for one of an earlier config.
+
+        Raises:
+            ProtocolError: it is another executor's.
+        """
+        item = self._catalogue.item(item_id)
+        if item is not None and item.run_as != executor.account:
+            raise ProtocolError(f"it speaks of [{item.name}], whose actions another one runs")
+        return item
 
     def _on_launched(self, executor: _Executor, pid: int) -> None:
         child = executor.keeper.child

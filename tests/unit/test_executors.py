@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
@@ -45,6 +45,7 @@ class Bench:
         self.starts: list[tuple[Account, Channel]] = []  # each executor's end
         self.monitors: list[Channel] = []
         self.gone = 0
+        self.notes: list[m.Note] = []
         journal = Journal((self.records,))
         self.monitor = Keeper(
             "monitor",
@@ -64,7 +65,7 @@ class Bench:
             self.catalogue,
             start=self._start,
             configure=lambda keeper: None,
-            on_note=lambda journal, role, note: None,
+            on_note=lambda journal, role, note: self.notes.append(note),
             on_configured=lambda: None,
             on_action_end=lambda: None,
             on_gone=self._on_gone,
@@ -73,11 +74,11 @@ class Bench:
         self.monitor.start()
         self.turn()
 
-    def use(self, account: Account) -> None:
-        """Use the config whose one item runs as this account."""
-        config = config_of(item=account)
+    def use(self, *accounts: Account) -> None:
+        """Use the config with an item, numbered in order, for each of these accounts."""
+        config = config_of(**{account.name: account for account in accounts})
         self.catalogue.use(config)
-        self.executors.use({account})
+        self.executors.use(set(accounts))
 
     def end(self, role: Channel) -> None:
         """Have a process end."""
@@ -209,3 +210,45 @@ def test_a_new_monitor_is_not_connected_with_an_executor_that_is_not_wanted(benc
     assert is_connected(bench.heard(new))
     connected = [one for one in bench.heard(bench.monitors[1]) if isinstance(one, m.ConnectExecutor)]
     assert len(connected) == 1
+
+
+# What one says.
+
+
+def is_expelled(bench: Bench, said: m.Message) -> bool:
+    """Have the first executor, of ONE, say something; say whether it was ended for that."""
+    (_, channel) = bench.starts[0]
+    channel.send(said)
+    bench.turn()
+    return any("broke the protocol" in text for text in bench.records.messages)
+
+
+OF_AN_ITEM = (
+    lambda item_id: m.ActionStarted(item_id, 9),
+    lambda item_id: m.ActionOutput(item_id, 9, b"text"),
+    lambda item_id: m.ActionFinished(item_id, 9, 0, 1, False),
+    lambda item_id: m.Note(m.Notice.ACTIONS_DROPPED, item_id, 1, b"text"),
+)
+
+
+@pytest.mark.parametrize("said", OF_AN_ITEM)
+@pytest.mark.parametrize(("item_id", "expelled"), [(1, False), (2, True), (3, False)])
+def test_one_speaks_of_its_own_items_alone(
+    bench: Bench, said: Callable[[int], m.Message], item_id: int, expelled: bool
+) -> None:
+    """And of those of an earlier config, which nobody knows any more."""
+    bench.use(ONE, OTHER)
+    assert is_expelled(bench, said(item_id)) == expelled
+    assert not any("[other]" in text for text in bench.records.messages if "speaks of" not in text)
+
+
+@pytest.mark.parametrize("notice", m.Notice)
+def test_one_says_what_an_executor_may_say(bench: Bench, notice: m.Notice) -> None:
+    """Nothing of a log: that is the monitor's."""
+    may = notice in m.NOTICES_OF_EXECUTOR
+    assert is_expelled(bench, m.Note(notice, 1, 1, b"text")) != may
+    assert len(bench.notes) == may
+
+
+def test_each_notice_is_for_somebody_to_say() -> None:
+    assert set(m.Notice) == m.NOTICES_OF_EXECUTOR | m.NOTICES_OF_MONITOR
