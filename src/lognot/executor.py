@@ -62,6 +62,9 @@ FILES_OF_OURS = 64  # channels and what a start needs for a moment
 # 32,768 of them, and an item may be silent for as many: what comes then would be refused.
 SAID_AGAIN_WITHIN = 256 * 2**48
 MAX_OCCASIONS = 16384  # streams and items whose last occasion is remembered
+# How long an item is known that a reload has changed or removed. What the monitor has found by then is in our
+# socket a moment later, unless we stand still; and who does so for this long is ended (executors.HANGS_S).
+EARLIER_S = 60.0
 
 
 def run_executor(
@@ -123,6 +126,7 @@ class Executor:
         self._notes = Notes(self._loop, self._tell)
         self._config: Config | None = None
         self._items: dict[int, Item] = {}
+        self._earlier: dict[int, Item] = {}  # of configs before, whose actions may still come
         self._templates: dict[tuple[int, Kind], Template] = {}
         self._monitor: Channel | None = None
         self._waiting_monitor = -1  # a connection that came before a config
@@ -131,7 +135,7 @@ class Executor:
         self._queue: OrderedDict[Occasion, _Action] = OrderedDict()
         self._queued_bytes = 0
         self._running: dict[int, _Action] = {}
-        self._last: OrderedDict[tuple[int, Kind, int], int] = OrderedDict()  # position of the last occasion
+        self._last: OrderedDict[_Series, int] = OrderedDict()  # position of the last occasion
         self._retrying = False
         self._stopping = False
 
@@ -190,12 +194,31 @@ class Executor:
             return
         self._config = config = config_from_json(data)
         _allow_open_files(FILES_OF_ACTION * config.athread_count + FILES_OF_OURS)
-        self._items = dict(zip(message.item_ids, config.items, strict=True))
+        items = dict(zip(message.item_ids, config.items, strict=True))
+        self._keep_earlier({number: item for number, item in self._items.items() if number not in items})
+        self._items = items
         self._templates.clear()
         if self._waiting_monitor >= 0:
             fd, self._waiting_monitor = self._waiting_monitor, -1
             self._connect(fd)
         self._start_queued()
+
+    def _keep_earlier(self, gone: dict[int, Item]) -> None:
+        """Know items for a while that the new config has not: what was found before it came is still run."""
+        self._earlier.update(gone)
+        while len(self._earlier) > m.MAX_ITEMS:
+            del self._earlier[next(iter(self._earlier))]
+        numbers = tuple(gone)
+
+        def forget() -> None:
+            for number in numbers:
+                self._earlier.pop(number, None)
+
+        if numbers:
+            self._loop.call_later(EARLIER_S, forget)
+
+    def _item(self, item_id: int) -> Item | None:
+        return self._items.get(item_id) or self._earlier.get(item_id)
 
     def _refuse_config(self) -> None:
         """Have no actions until there is a config that we may use; what the monitor says waits meanwhile."""
@@ -276,23 +299,24 @@ class Executor:
     def _on_request(self, request: m.Message, fd: int) -> None:
         assert isinstance(request, m.RunAction)
         check_offsets(request)
-        if request.item_id not in self._items:
+        if self._item(request.item_id) is None:
             self._look_ahead(request.item_id)
-        item = self._items.get(request.item_id)
+        item = self._item(request.item_id)
         which = occasion(request)
-        stream = (request.item_id, request.kind, request.stream_id)
-        # Of a config that is gone.
         if item is None or item.run_as != self._account or _text_of(item, request.kind) is None:
+            # Found before a reload, for an executor that is gone; or nonsense, so its number is not said.
+            self._notes.say(Notice.ACTIONS_DROPPED, 0, 1, b"the config has changed")
             self._taken(which)
             return
-        last = self._last.get(stream)
+        series = _series_of(item, request)
+        last = self._last.get(series)
         if last is not None and _is_said_again(request.position, last):
             # Said again by a new monitor. When it still waits, it will be taken later.
             if which not in self._queue:
                 self._taken(which)
             return
-        self._last[stream] = request.position
-        self._last.move_to_end(stream)
+        self._last[series] = request.position
+        self._last.move_to_end(series)
         if len(self._last) > MAX_OCCASIONS:
             self._last.popitem(last=False)
         # The monitor keeps within these, so an honest one never gets here.
@@ -502,6 +526,19 @@ class Executor:
             self._loop.forget(action.pipe)
             os.close(action.pipe)
             action.pipe = -1
+
+
+_Series = tuple[str, Kind, int, int]  # item, kind, stream, unit: of occasions whose positions only grow
+
+
+def _series_of(item: Item, request: m.RunAction) -> _Series:
+    """Give what a position belongs to.
+
+    Of an item by its name: one that a reload has changed may be told lines once more, by a new monitor, that
+    it has run for as it was before. Multiples of another size are other positions.
+    """
+    unit = item.size or 0 if request.kind is Kind.SIZE else 0
+    return item.name, request.kind, request.stream_id, unit
 
 
 def _is_said_again(position: int, last: int) -> bool:

@@ -25,7 +25,7 @@ from lognot.launched import Launched
 from lognot.loop import Loop
 from lognot.quota import Quota, QuotaJournal, role_journal
 from lognot.service import END_ACTIONS_S, STOP_GRACE_S
-from lognot.settings import MAX_ATHREAD_COUNT
+from lognot.settings import MAX_ATHREAD_COUNT, Item
 from lognot.startmark import new_start_mark
 from lognot.users import Account
 
@@ -45,6 +45,7 @@ class _Executor:
     journal: QuotaJournal  # for what it says
     running: dict[int, tuple[int, int]] = field(default_factory=dict)  # pid -> item, start in monotonic ns
     wanted: bool = True  # the config in use names this account
+    told_to_stop: bool = False
     connected: bool = False  # it and the monitor that runs have a connection
     connecting: bool = False  # it will be tried again
     configured: bool = False  # it has answered since it was given the config in use
@@ -108,12 +109,14 @@ class Executors:
     # Which ones there are.
 
     def use(self, accounts: set[Account]) -> None:
-        """Have one for each account of the config in use, with that config, and no other."""
+        """Have one for each account of the config in use, with that config; the others are to end."""
         for executor in list(self._executors.values()):
             # One that was told to stop is not wanted again; the account gets a new one.
             if executor.wanted and executor.account not in accounts:
                 executor.wanted = False
-                self._stop(executor, STOP_GRACE_S)
+                executor.keeper.stop()
+                if not executor.connected:
+                    self._stop(executor, STOP_GRACE_S)
         for account in sorted(accounts, key=lambda account: (account.uid, account.gid)):
             executor = self._executor_of(account)
             if executor.keeper.child:
@@ -176,10 +179,25 @@ class Executors:
         """The monitor has ended, and its connections with it."""
         for executor in self._executors.values():
             executor.connected = False
+        self.stop_unwanted()
+
+    def stop_unwanted(self) -> None:
+        """The monitor has the config in use, or has ended: nothing more comes for those that are not in it.
+
+        Told before, they would be gone by the time that the monitor hears of the config, and with them what
+        it has found until then.
+        """
+        for executor in list(self._executors.values()):
+            if not executor.wanted and not executor.told_to_stop:
+                self._stop(executor, STOP_GRACE_S)
 
     def _connect(self, executor: _Executor) -> None:
-        """Give the monitor and an executor a connection of their own, when both are there and have none."""
-        if not self._monitor.child or not executor.keeper.child or executor.connected:
+        """Give the monitor and an executor a connection of their own, when both are there and have none.
+
+        Not with one that no item needs any more: a new monitor knows of none, and what that one handed back
+        when it ends would keep the monitor from committing.
+        """
+        if not executor.wanted or executor.connected or not self._monitor.child or not executor.keeper.child:
             return
         with ExitStack() as stack:
             try:
@@ -215,20 +233,25 @@ class Executors:
     def _on_message(self, executor: _Executor, message: m.Message) -> None:
         match message:
             case m.ActionStarted(item_id, pid):
+                item = self._item_of(executor, item_id)
                 if len(executor.running) >= MAX_ATHREAD_COUNT and pid not in executor.running:
                     raise ProtocolError("more actions than may run")
                 executor.running[pid] = (item_id, time.monotonic_ns())
                 self.actions_run += 1
-                report.action_started(executor.journal, self._catalogue.item(item_id), message)
+                report.action_started(executor.journal, item, message)
             case m.ActionOutput(item_id):
-                report.action_output(executor.journal, self._catalogue.item(item_id), message)
+                report.action_output(executor.journal, self._item_of(executor, item_id), message)
             case m.ActionFinished(item_id, pid):
+                item = self._item_of(executor, item_id)
                 executor.running.pop(pid, None)
-                report.action_finished(executor.journal, self._catalogue.item(item_id), message)
+                report.action_finished(executor.journal, item, message)
                 self._on_action_end()
             case m.Note(m.Notice.ROLE_FAILED) if executor.keeper.failing and message.text == executor.failure:
                 pass  # the keeper says now and then that it still fails
             case m.Note(notice):
+                if notice not in m.NOTICES_OF_EXECUTOR:
+                    raise ProtocolError(f"{notice.name} is not for an executor to say")
+                self._item_of(executor, message.about)
                 if notice is m.Notice.ROLE_FAILED:
                     executor.failure = message.text
                 self._on_note(executor.journal, executor.keeper.name, message)
@@ -244,6 +267,17 @@ class Executors:
                 executor.configured = True
                 executor.asked_ns = 0
                 self._on_configured()
+
+    def _item_of(self, executor: _Executor, item_id: int) -> Item | None:
+        """Give the item that an executor speaks of, None for one of an earlier config.
+
+        Raises:
+            ProtocolError: it is another executor's.
+        """
+        item = self._catalogue.item(item_id)
+        if item is not None and item.run_as != executor.account:
+            raise ProtocolError(f"it speaks of [{item.name}], whose actions another one runs")
+        return item
 
     def _on_launched(self, executor: _Executor, pid: int) -> None:
         child = executor.keeper.child
@@ -301,6 +335,7 @@ class Executors:
     def _stop(self, executor: _Executor, grace_s: float) -> None:
         """Let an executor end when its actions have, after `grace_s` seconds in any case."""
         executor.keeper.stop()
+        executor.told_to_stop = True
         if executor.keeper.child:
             executor.keeper.send(m.Stop(int(grace_s * 1000)))
             self._loop.call_later(grace_s + END_ACTIONS_S, executor.keeper.kill)

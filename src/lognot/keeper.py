@@ -17,6 +17,7 @@ from lognot.journal import ERROR, INFO, WARNING, Event, Journal
 from lognot.launched import Launched
 from lognot.loop import Loop, OnMessage, Timer
 from lognot.messages import Message
+from lognot.quota import starts_journal
 
 BOOT_ATTEMPTS = 5  # a role that never came up will not come up after so many attempts
 ATTEMPTS_AGAIN = (
@@ -66,7 +67,8 @@ class Keeper:
         self.name = name
         self.child: Child | Launched | None = None
         self._loop = loop
-        self._journal = journal
+        self._own_journal = journal  # for what is said once
+        self._journal = starts_journal(journal, name)
         self._start = start
         self._on_message = on_message
         self._on_start = on_start
@@ -199,7 +201,7 @@ class Keeper:
         if not goes_on or self._stopped:
             if status:
                 text = f"{self.name} was to stop and ended early ({how}): some of its work may be left undone"
-                self._journal.write(Event.ROLE_ENDED, ERROR, text, role=self.name)
+                self._own_journal.write(Event.ROLE_ENDED, ERROR, text, role=self.name)
             return
         if unprovided is not None:  # no fault of its own, so it does not count as one that failed
             self._start_later(unprovided)
@@ -207,7 +209,7 @@ class Keeper:
         self._deaths_at_boot += not self._accused
         if self._deaths_at_boot >= self._attempts and self._on_give_up:
             text = f"{self.name} ended {self._attempts} times before it was ready ({how}); giving up"
-            self._journal.write(Event.ROLE_ENDED, ERROR, text, role=self.name)
+            self._own_journal.write(Event.ROLE_ENDED, ERROR, text, role=self.name)
             self._on_give_up()
             return
         backoff = self._crash_backoff if crashed(status) else self._backoff

@@ -448,6 +448,22 @@ LAUNCHER_TO_SUPERVISOR = frozenset({ExecutorStarted, ExecutorEnded, Note})
 EXECUTOR_TO_LAUNCHER = frozenset({CheckConfig, Note})
 LAUNCHER_TO_EXECUTOR = frozenset({ConfigChecked})
 
+# What each may have the log say in a Note; also a protocol error otherwise, of whoever judges the Note.
+NOTICES_OF_EXECUTOR = frozenset(
+    {
+        Notice.ACTIONS_DROPPED,
+        Notice.ROLE_FAILED,
+        Notice.FORK_FAILED,
+        Notice.ACTION_OUTPUT_CUT,
+        Notice.CONFIG_DIFFERS,
+    }
+)
+NOTICES_OF_MONITOR = frozenset(Notice) - {
+    Notice.FORK_FAILED,
+    Notice.ACTION_OUTPUT_CUT,
+    Notice.CONFIG_DIFFERS,
+}
+
 
 def encode(message: Message) -> bytes:
     """Give the bytes of a message; read by `decode`.

@@ -21,6 +21,11 @@ SAID_EVERY_NS = 60 * 10**9
 ROLE_BURST_BYTES = 8 * 1024 * 1024
 ROLE_BYTES_PER_S = 128 * 1024
 
+# What is logged of a role's starts and ends: some 90 of each at once, then two a minute, or 1.4 MB a day.
+# Who may kill it, as the user of actions may their executor, can have it start nearly once a second for ever.
+STARTS_BURST_BYTES = 64 * 1024
+STARTS_BYTES_PER_S = 16
+
 
 class Quota:
     """A token bucket: so much at once, and so much a second. Pure.
@@ -84,6 +89,11 @@ class QuotaJournal:
         self._said_ns = time.monotonic_ns()
         text = f"too much to log about {self._who}: {what}"
         self._journal.write(Event.RECORDS_DROPPED, WARNING, text, count=count)
+
+
+def starts_journal(journal: Journal, role: str) -> QuotaJournal:
+    """Give our own log, for the starts and ends of a role."""
+    return QuotaJournal(journal, f"starts and ends of {role}", Quota(STARTS_BURST_BYTES, STARTS_BYTES_PER_S))
 
 
 def role_journal(journal: Journal, who: str) -> QuotaJournal:

@@ -24,7 +24,7 @@ from lognot.catalogue import Catalogue
 from lognot.channel import Channel
 from lognot.children import Child, crashed, start_child
 from lognot.continuity import Continuity, wants_resume
-from lognot.errors import RETRY_LIMITED_S, ConfigError, reason_of
+from lognot.errors import RETRY_LIMITED_S, ConfigError, ProtocolError, reason_of
 from lognot.executors import Executors
 from lognot.journal import ERROR, INFO, WARNING, Event, Journal
 from lognot.keeper import Keeper
@@ -301,6 +301,8 @@ class Supervisor:
                 self._status_later()
             case m.Note(m.Notice.NO_SANDBOX) if self._told_no_sandbox:
                 pass  # what is missing was missing for the last monitor, too
+            case m.Note(notice) if notice not in m.NOTICES_OF_MONITOR:
+                raise ProtocolError(f"{notice.name} is not for a monitor to say")
             case m.Note(notice):
                 self._told_no_sandbox |= notice is m.Notice.NO_SANDBOX
                 self._on_note(self._monitor_journal, self._monitor.name, message)
@@ -315,6 +317,7 @@ class Supervisor:
         if token != self._begin_token:
             return
         self._monitor.came_up()
+        self._executors.stop_unwanted()
         self._logs.begun()
         self._save_later()
         if self._ready_pending:

@@ -32,6 +32,7 @@ LOOKS = 1500  # of a flood of questions, each of which the supervisor walks a pa
 COUNTERS = struct.Struct("QQQ")
 LINGER_S = 1000  # of a socket: longer than the test
 SINCE_LINUX_6_16 = "_SO_PASSRIGHTS"
+FORGED = b"what another role would say"
 STUCK_S = 1.0  # for a full socket: the other side waits for us to read
 
 KINDS = tuple(m.Kind)
@@ -108,9 +109,9 @@ def _monitor_messages(dice: random.Random) -> Iterator[m.Message]:
         yield dice.choice(
             [
                 m.ItemFired(number, dice.choice(KINDS), 2**64 - 1, text, text),
-                m.Note(dice.choice(tuple(m.Notice)), number, 2**64 - 1, text),
+                m.Note(dice.choice(tuple(m.NOTICES_OF_MONITOR)), number, 2**64 - 1, text),
                 m.ItemFired(number, dice.choice(KINDS), 0, b"", text),
-                m.Note(dice.choice(tuple(m.Notice)), number, 0, text),
+                m.Note(dice.choice(tuple(m.NOTICES_OF_MONITOR)), number, 0, text),
                 m.Begun(number),
                 m.Pong(),
                 m.StreamDrained(number),
@@ -153,6 +154,11 @@ def _never_the_last_piece(peer: Hostile, ledger: Ledger) -> None:
         peer.packet(b"\1x")
 
 
+def _speak_for_executors(peer: Hostile, ledger: Ledger) -> None:
+    for notice in m.NOTICES_OF_EXECUTOR - m.NOTICES_OF_MONITOR:
+        peer.say(m.Note(notice, 1, 1, FORGED))
+
+
 def _poison(peer: Hostile, ledger: Ledger) -> None:
     for at in range(0, len(ledger._memory), 4096):
         ledger._memory[at : at + 4096] = b"\xff" * min(4096, len(ledger._memory) - at)
@@ -185,6 +191,7 @@ MONITOR_ATTACKS: tuple[Callable[[HostileMonitor, Ledger], None], ...] = (
     _many_descriptors,
     _never_the_last_piece,
     _hostile_actions,
+    _speak_for_executors,
     _poison,  # at last: the next one is honest
 )
 
@@ -197,7 +204,9 @@ def _executor_flood(peer: Hostile) -> None:
                 [
                     m.ActionOutput(_numbers(peer.dice), number, text),
                     m.ActionFinished(_numbers(peer.dice), number, 0x100, 2**64 - 1, True),
-                    m.Note(peer.dice.choice(tuple(m.Notice)), _numbers(peer.dice), 2**64 - 1, text),
+                    m.Note(
+                        peer.dice.choice(tuple(m.NOTICES_OF_EXECUTOR)), _numbers(peer.dice), 2**64 - 1, text
+                    ),
                     m.Pong(),
                 ]
             )
@@ -217,6 +226,11 @@ def _a_pid_that_cannot_be(peer: Hostile) -> None:
 def _break_the_monitor(peer: Hostile) -> None:
     for _ in range(MESSAGES // 10):
         peer.say(m.PeerBroke(0))
+
+
+def _speak_for_the_monitor(peer: Hostile) -> None:
+    for notice in m.NOTICES_OF_MONITOR - m.NOTICES_OF_EXECUTOR:
+        peer.say(m.Note(notice, 1, 1, FORGED))
 
 
 def _orphan(peer: Hostile) -> None:
@@ -246,6 +260,7 @@ EXECUTOR_ATTACKS: tuple[Callable[[Hostile], None], ...] = (
     _actions_that_do_not_run,
     _a_pid_that_cannot_be,
     _break_the_monitor,
+    _speak_for_the_monitor,
     _orphan,
     _descriptors_that_linger,
 )

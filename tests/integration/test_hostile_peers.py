@@ -12,7 +12,15 @@ from pathlib import Path
 import pytest
 
 from integration.harness import PYTHON, SOURCE, Service, append, lines_of, wait_for
-from integration.hostile import COUNTERS, EXECUTOR_ATTACKS, EXECUTORS, MONITOR_ATTACKS, MONITORS, SENT
+from integration.hostile import (
+    COUNTERS,
+    EXECUTOR_ATTACKS,
+    EXECUTORS,
+    FORGED,
+    MONITOR_ATTACKS,
+    MONITORS,
+    SENT,
+)
 from integration.processes import descriptors, status
 
 CONFIG = """\
@@ -123,6 +131,8 @@ def test_what_was_taken_over_harms_nobody_else(tmp_path: Path, role: str, index:
         assert lognot.own_log.stat().st_size < ALLOWED_LOG_BYTES
         lognot.wait_log(rf"too much to log about (the )?{role}")
         assert all(line.isprintable() for line in lognot.log.splitlines())
+        assert FORGED.decode() not in lognot.log
+        lognot.wait_log(rf"{role}.* broke the protocol: [A-Z_]+ is not for an? {role} to say")
         assert lognot.stop() == 0
     finally:
         lognot.end()

@@ -575,6 +575,34 @@ def test_a_broken_config_changes_nothing_and_every_error_is_said(
     assert lognot.notifications.count("RELOADING=1") == 3
 
 
+@pytest.mark.root
+@pytest.mark.parametrize(
+    ("option", "values"), [("action_timeout", ("100", "200")), ("uid", ("root", "daemon"))]
+)
+def test_a_reload_loses_nothing_that_was_found_before(
+    service: Make, log: Path, open_dir: Path, option: str, values: tuple[str, str]
+) -> None:
+    """The moment matters at which the monitor hears of it, after the executors: lines come all the time."""
+    out = open_dir / "out"
+    out.touch()
+    out.chmod(0o666)
+    item = EVERY_LINE.replace("@/out", str(out))
+    configs = [f"{item}{option} = {value}\n" for value in values]
+    lognot = service(configs[0]).start()
+    written = 0
+    for number in range(1, 9):
+        lognot.write_config(configs[number % 2])
+        before = lognot.log.count("config reloaded")
+        lognot.signal(signal.SIGUSR1)
+        while lognot.log.count("config reloaded") == before:
+            append(log, f"{written}\n")
+            written += 1
+            time.sleep(0.003)  # as a log is written to; to wait for the reload is the loop's
+    wait_for(lambda: len(lines_of(out)) >= written, "every line")
+    assert sorted(map(int, lines_of(out))) == list(range(written))
+    assert "dropped" not in lognot.log
+
+
 def test_a_reload_warns_of_what_does_nothing(service: Make, log: Path) -> None:
     useless = "[USELESS]\npath = @/log\n"
     lognot = service(EVERY_LINE + useless).start()

@@ -60,9 +60,9 @@ class Bench:
         self.monitor = self.connect()
         self.answers: list[m.Message] = []  # to the monitor
 
-    def configure(self, *numbers: int, at_once: int = 2) -> None:
-        """Send the config that has these items; each runs its own number."""
-        text = GENERAL.format(at_once) + "".join(ITEM.format(f"item{number}") for number in numbers)
+    def configure(self, *numbers: int, at_once: int = 2, item: str = ITEM, name: str = "item{}") -> None:
+        """Send the config that has these items; each runs its own name."""
+        text = GENERAL.format(at_once) + "".join(item.format(name.format(number)) for number in numbers)
         config, problems = parse_config(text.encode(), "lognot.conf")
         assert config is not None, problems
         fd = os.memfd_create("config")
@@ -215,6 +215,46 @@ def test_what_was_started_is_not_started_again(bench: Bench, last: int) -> None:
     assert sum(isinstance(answer, m.ActionTaken) for answer in bench.answers) == 6
 
 
+def test_a_line_is_not_run_for_again_when_its_item_has_changed(bench: Bench) -> None:
+    """A monitor that dies has the next one read lines again; the item has a new number by then."""
+    for position in range(5):
+        bench.monitor.send(action(position))
+    bench.told()
+    bench.configure(2, name="item1", item=ITEM + "action_timeout = 99\n")
+    bench.turn()
+    for position in range(8):
+        bench.monitor.send(action(position, item=2))
+    bench.told()
+    assert len(bench.shells.texts) == 8
+    assert sum(isinstance(answer, m.ActionTaken) for answer in bench.answers) == 13
+
+
+def test_a_line_whose_action_waits_runs_once_when_its_item_has_changed(bench: Bench) -> None:
+    bench.configure(1, at_once=1)
+    for position in range(3):
+        bench.monitor.send(action(position))
+    bench.loop.turn()
+    bench.configure(2, name="item1", item=ITEM + "action_timeout = 99\n", at_once=1)
+    for position in range(3):
+        bench.monitor.send(action(position, item=2))
+    bench.told()
+    assert len(bench.shells.texts) == 3
+
+
+@pytest.mark.parametrize(("size", "runs"), [("100", 1), ("1000", 2)])
+def test_a_multiple_of_a_size_is_another_one_when_the_size_has_changed(
+    bench: Bench, size: str, runs: int
+) -> None:
+    item = "[{0}]\npath = /var/log/a\nsize = SIZE\nsize_action = {0}\naction_timeout = "
+    bench.configure(2, name="item", item=item.replace("SIZE", "100") + "1\n")
+    bench.monitor.send(m.RunAction(2, Kind.SIZE, STREAM, 20, 20, b"", ()))
+    bench.told()
+    bench.configure(3, name="item", item=item.replace("SIZE", size) + "2\n")
+    bench.monitor.send(m.RunAction(3, Kind.SIZE, STREAM, 3, 3, b"", ()))
+    bench.told()
+    assert len(bench.shells.texts) == runs
+
+
 # A monitor that is ahead of what the supervisor has told.
 
 
@@ -226,14 +266,51 @@ def test_an_action_of_a_new_item_runs_when_the_monitor_is_heard_first(bench: Ben
     assert bench.shells.texts == [b"item1", b"item2"]
 
 
-def test_an_item_that_is_gone_is_refused(bench: Bench) -> None:
-    """Also where nothing is to be heard of the supervisor, or its end."""
+def test_an_item_that_is_not_known_is_refused(bench: Bench) -> None:
+    """Also where nothing is to be heard of the supervisor, or its end; and it is said."""
     bench.monitor.send(action(1, item=2))
     bench.monitor.send(action(1))
-    bench.told()
+    notes = [one for one in bench.told() if isinstance(one, m.Note)]
+    assert notes == [m.Note(m.Notice.ACTIONS_DROPPED, 0, 1, b"the config has changed")]
     assert bench.shells.texts == [b"item1"]
     taken = [one for one in bench.answers if isinstance(one, m.ActionTaken)]
     assert [one.item_id for one in taken] == [2, 1]
+
+
+# A monitor that is behind it.
+
+
+@pytest.mark.parametrize("reloads", [1, 3])
+def test_what_was_found_before_a_reload_runs_as_the_config_said_then(bench: Bench, reloads: int) -> None:
+    """Also when another reload follows before the monitor has heard of the first."""
+    for number in range(2, 2 + reloads):
+        bench.configure(number)
+        bench.turn()
+    bench.monitor.send(action(1))
+    bench.monitor.send(action(1, item=1 + reloads))
+    assert count(bench.told(), m.Note) == 0
+    assert bench.shells.texts == [b"item1", b"item%d" % (1 + reloads)]
+
+
+def test_an_item_that_is_gone_is_forgotten_in_the_end(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An administrator has removed it; and many reloads are not to take more and more memory."""
+    monkeypatch.setattr(executor_module, "EARLIER_S", 0.0)
+    bench.configure(2)
+    bench.turn()
+    bench.monitor.send(action(1))
+    assert count(bench.told(), m.Note) == 1
+    assert bench.shells.texts == []
+    assert bench.executor._earlier == {}
+
+
+def test_no_more_earlier_items_are_known_than_a_config_may_have(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(m, "MAX_ITEMS", 3)
+    for number in range(2, 10):
+        bench.configure(number)
+        bench.turn()
+    assert list(bench.executor._earlier) == [6, 7, 8]
 
 
 @pytest.mark.parametrize("monitors", [1, 2])

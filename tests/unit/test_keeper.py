@@ -27,6 +27,7 @@ from lognot.keeper import (
 from lognot.launched import Launched
 from lognot.loop import Loop, Timer
 from lognot.messages import UNKNOWN_STATUS, Ping
+from lognot.quota import RECORD_BYTES, STARTS_BURST_BYTES
 
 
 class Mortal:
@@ -41,11 +42,13 @@ class Mortal:
         self.given_up = False
         self.pid = 0  # 0: its launcher does not say
         self.lives_once: int | None = None  # which start comes up before it ends
+        self.lives_always = False
         self.wait_status = UNKNOWN_STATUS
+        self.journal = Journal((self,))
         self.keeper = Keeper(
             "role",
             self.loop,
-            Journal((self,)),
+            self.journal,
             start=self.start,
             on_message=lambda message, fd: self.keeper.came_up(),
             on_start=lambda: None,
@@ -57,7 +60,7 @@ class Mortal:
         self.starts += 1
         ours, theirs = socket_pair()
         peer = Channel(theirs, frozenset())
-        if self.starts == self.lives_once:
+        if self.starts == self.lives_once or self.lives_always:
             peer.send(Ping())
         peer.close()
         return Launched(Channel(ours, frozenset({Ping})), self.pid, self.wait_status)
@@ -169,6 +172,27 @@ def test_one_that_comes_up_after_all_is_told_of_and_is_quick_again(monkeypatch: 
         "role started as pid 4711",
         "role ended (nobody can say how), will be started again now",
     ]
+
+
+def test_one_that_is_killed_again_and_again_once_it_came_up_does_not_fill_the_log(mortal: Mortal) -> None:
+    """It is never one that fails. The first times are told of at once, the others counted."""
+    deaths = 1000
+    mortal.keeper._on_give_up = None
+    mortal.pid = 4711
+    mortal.lives_always = True
+    mortal.keeper.start()
+    while mortal.starts <= deaths:
+        mortal.loop.turn()
+    told = [
+        text for text in mortal.said if text == "role ended (nobody can say how), will be started again now"
+    ]
+    assert mortal.said == [
+        *told,
+        "too much to log about starts and ends of role: records are left out, and counted",
+    ]
+    assert 100 < len(told) < STARTS_BURST_BYTES / RECORD_BYTES
+    mortal.journal.say_left_out()
+    assert mortal.said[-1].endswith(f": {deaths - len(told)} records were left out")
 
 
 def test_one_that_others_accuse_is_not_given_up_for_it(mortal: Mortal) -> None:
