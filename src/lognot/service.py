@@ -125,6 +125,12 @@ def hold_standard_descriptors() -> None:
     os.close(fd)
 
 
+def ignore_requests() -> None:
+    """Ignore the signals that ask a service for something, until there is one: their default is to end it."""
+    for number in (signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+
+
 # What the roles ignore that the supervisor tells to stop: a terminal or a manager signals every process.
 IGNORED_BY_ROLES = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGPIPE)
 

@@ -22,7 +22,7 @@ from lognot.launched import Launched, connect_executor
 from lognot.ledger import Ledger
 from lognot.messages import EXECUTOR_TO_SUPERVISOR, SUPERVISOR_TO_EXECUTOR
 from lognot.privileges import is_root, keep_supervisor_capabilities, set_process_title
-from lognot.service import Background, PidFile, hold_standard_descriptors, passed_listener
+from lognot.service import Background, PidFile, hold_standard_descriptors, ignore_requests, passed_listener
 from lognot.settings import Config
 from lognot.shown import printable
 from lognot.state import SavedLogs
@@ -145,6 +145,7 @@ class _Start:
             os.chdir(options.directory)
         elif options.daemon:
             os.chdir("/")
+        ignore_requests()  # who reads the pid file may send one at once
         background = Background() if options.daemon else None
         pid_file = PidFile(pid_path) if pid_path else None
         try:

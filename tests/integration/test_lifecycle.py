@@ -13,6 +13,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -761,6 +762,24 @@ def test_a_daemon_from_its_start_to_its_end(run: Run, log: Path, tmp_path: Path)
     os.kill(pid, signal.SIGTERM)
     wait_gone(*everything)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["log", "lognot.conf", "out", "own.log"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1])
+def test_a_signal_as_soon_as_there_is_a_pid_file(run: Run, log: Path, tmp_path: Path, number: int) -> None:
+    path = tmp_path / "lognot.pid"
+
+    def send() -> None:
+        pid = int(wait_for(lambda: path.exists() and path.read_text(), "the pid file"))
+        os.kill(pid, number)
+
+    with ThreadPoolExecutor(1) as sender:
+        sent = sender.submit(send)
+        begun = run(*daemon(tmp_path))
+        sent.result()
+    assert (begun.returncode, begun.stdout, begun.stderr) == (0, b"", b"")
+    everything = run.processes()
+    os.kill(int(path.read_text()), signal.SIGTERM)
+    wait_gone(*everything)
 
 
 def test_a_stale_pid_file_does_not_hinder(run: Run, log: Path, tmp_path: Path) -> None:
