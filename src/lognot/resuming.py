@@ -17,7 +17,7 @@ from lognot.ledger import Position
 from lognot.messages import Start
 from lognot.opening import open_log, pass_by
 from lognot.rotated import Entry, copies, leftovers, list_files, on_other_device
-from lognot.state import Identity, SavedStream
+from lognot.state import NOWHERE, Identity, SavedStream
 from lognot.streams import MAX_OPEN, Log, Stream, Streams, raise_passing
 
 # Files of one log that it was rotated to meanwhile: ten days, one an hour. Not in one look, but until the
@@ -102,15 +102,17 @@ class Resumption:
         if identity is not None and identity == self._emptied:
             self._begin_anew(self._saved[identity])
         if current is None:
-            if self._last in self._settled():
-                self.end()  # it was rotated away, and nothing came after it yet
+            if self._last == NOWHERE or self._last in self._settled():
+                # It was rotated away, and nothing came after it yet.
+                self._streams.leave(self._log, self._saved.pop(self._last, None))
+                self.end()
             else:
                 self._late = True  # what it is on may not be mounted yet
         return True
 
     def end(self) -> None:
         """Every file that is there was opened: those that are not will not come."""
-        if self._last not in self._settled():
+        if self._last != NOWHERE and self._last not in self._settled():
             say_lost(self._log, "is gone, so what was written to it after that is not read")
         self.forget()
 

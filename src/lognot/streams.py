@@ -65,6 +65,7 @@ class Log:
     trouble: str = ""  # why there is no current stream, as last said
     remembered: OrderedDict[tuple[Identity, bytes], Position] = field(default_factory=OrderedDict)
     resumes: bool = False  # the next service is to go on with it
+    left: SavedStream | None = None  # what it goes on from, in a slot, when the path leads to nothing
 
     @property
     def identities(self) -> set[Identity]:
@@ -275,8 +276,8 @@ class Streams:
         return replace(self._ledger.position(stream.slot), stream_id=stream.stream_id)
 
     def positions(self, log: Log) -> list[SavedStream]:
-        """Give how far the open files of a log were read."""
-        found = []
+        """Give how far the open files of a log were read, and what stands for those that are not."""
+        found = [log.left] if log.left is not None else []
         for stream in log.streams.values():
             position = self.position(stream)
             if position.offset == NOT_BEGUN:
@@ -291,6 +292,12 @@ class Streams:
         one = SavedStream(stream.identity, self.position(stream), stream.slot)
         self.close(log, stream, free=False)
         return one
+
+    def leave(self, log: Log, one: SavedStream | None) -> None:
+        """Have the next service go on from a file that is not open; None: from those that are."""
+        old, log.left = log.left, one
+        if old is not None:
+            self.free(old.slot)
 
     def close(self, log: Log, stream: Stream, *, free: bool = True) -> None:
         """Let a stream go, and its slot unless told not to (`free`)."""
@@ -311,6 +318,12 @@ def newest(log: Log) -> Stream | None:
     return log.streams.get(log.current) or max(
         log.streams.values(), key=lambda one: one.stream_id, default=None
     )
+
+
+def is_newest(log: Log, stream: Stream) -> bool:
+    """Say whether a log's path has led to none after this one, as far as is known."""
+    left_id = log.left.position.stream_id if log.left is not None else 0
+    return stream.stream_id >= max(left_id, *log.streams)
 
 
 def leads_to_current(log: Log) -> bool:

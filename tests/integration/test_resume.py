@@ -50,6 +50,15 @@ def stop(lognot: Service) -> None:
     assert lognot.process.wait(20) == 0
 
 
+def open_names(pid: int) -> list[str]:
+    """Give what a process has open; the name of a file that was removed ends in " (deleted)"."""
+    names = []
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            names.append(os.readlink(entry))
+    return names
+
+
 def noting(log: Path, out: Path, name: str = "ITEM", more: str = "resume = yes\n") -> str:
     """An item that notes the number of each line."""
     return f"[{name}]\npath = {log}\nregex = {REGEX}\nupbound_action = echo $1 >> {out}\n{more}"
@@ -708,6 +717,66 @@ def test_a_directory_that_is_there_later(
     wait_for(lambda: 20 in numbers(out), "the new line")
     assert lognot.stop() == 0
     assert numbers(out) == list(range(21))
+
+
+@pytest.mark.parametrize("how", ["stop", "kill", "reboot"])
+@pytest.mark.parametrize("away", ["removed", "renamed", "directory"])
+def test_a_log_that_is_away_at_the_end(
+    service: Make, lone_log: Path, tmp_path: Path, environment: dict[str, str], away: str, how: str
+) -> None:
+    """Whichever comes then, a new one or the old one: each line is read once."""
+    out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
+    config = "[general]\nathread_count = 1\n" + noting(lone_log, out)
+    lognot = service(config, environment=environment).start()
+    write(lone_log, 0, 10)
+    wait_for(lambda: len(numbers(out)) == 10, "the first lines")
+    if away == "removed":
+        lone_log.unlink()
+    elif away == "renamed":
+        lone_log.rename(lone_log.with_name("log.1"))
+    else:
+        lone_log.parent.rename(elsewhere)
+    lognot.wait_log("is not there yet")
+    places = f"{lone_log.parent}/", f"{elsewhere}/"
+    wait_for(lambda: not any(name.startswith(places) for name in open_names(lognot.pid)), "it to be let go")
+    kill(lognot) if how == "kill" else stop(lognot)
+    if how == "reboot":
+        reboot(environment)
+    if away == "directory":
+        elsewhere.rename(lone_log.parent)
+    write(lone_log, 10, 20)
+    lognot.start()
+    wait_for(lambda: len(numbers(out)) >= 20, "the lines that were written meanwhile")
+    write(lone_log, 20, 30)
+    wait_for(lambda: len(numbers(out)) >= 30, "the new lines")
+    assert lognot.stop() == 0
+    assert numbers(out) == list(range(30))
+    assert "error: " not in lognot.log
+    accounts.numbered(f"its log was away at the end: {away} ({how})", numbers(out), 30, times=1)
+
+
+@pytest.mark.parametrize("how", ["stop", "kill", "reboot"])
+def test_a_log_that_was_never_there_before(
+    service: Make, lone_log: Path, tmp_path: Path, environment: dict[str, str], how: str
+) -> None:
+    """A service waited for it, so whatever comes is new; to an item that does not resume it is history."""
+    out, fresh = tmp_path / "out", tmp_path / "fresh"
+    lone_log.unlink()
+    config = "[general]\nathread_count = 1\n" + noting(lone_log, out) + noting(lone_log, fresh, "FRESH", "")
+    lognot = service(config, environment=environment).start()
+    lognot.wait_log("is not there yet")
+    kill(lognot) if how == "kill" else stop(lognot)
+    if how == "reboot":
+        reboot(environment)
+    write(lone_log, 0, 10)
+    lognot.start()
+    write(lone_log, 10, 20)
+    wait_for(lambda: len(numbers(out)) >= 20, "all lines")
+    wait_for(lambda: len(numbers(fresh)) >= 10, "the new lines")
+    assert lognot.stop() == 0
+    assert numbers(out) == list(range(20))
+    assert numbers(fresh) == list(range(10, 20))
+    assert "error: " not in lognot.log
 
 
 @pytest.mark.root

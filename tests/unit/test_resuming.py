@@ -88,6 +88,14 @@ class Service:
         self.logs.begun()
         return self
 
+    def configure(self, *paths: Path) -> Service:
+        """Watch these and no others."""
+        assert self.logs is not None
+        assert self._files is not None
+        names = {str(path) for path in paths}
+        self._files.configure(set(self.logs.configure(names, names).values()), MAX_LINE)
+        return self
+
     def turn(self) -> Service:
         """Look again at the logs that met a limit, and go on until there is nothing to do."""
         assert self.logs is not None
@@ -491,6 +499,165 @@ def test_too_many_rotated_files(place: Place) -> None:
     assert service.events.count(Event.RESUME_LOST) == 1
 
 
+AWAY = {
+    "removed": lambda place: place.log.unlink(),
+    "renamed": lambda place: place.log.rename(place.log.with_name("log.1")),
+    "directory": lambda place: place.log.parent.rename(place.log.parent.with_name("elsewhere")),
+}
+
+
+def come_back(place: Place) -> None:
+    """The directory, if it was away, as after it was mounted; there is a log in it."""
+    with suppress(OSError):
+        place.log.parent.with_name("elsewhere").rename(place.log.parent)
+    place.write("b")
+
+
+@pytest.mark.parametrize("services", [1, 2, 3])
+@pytest.mark.parametrize("rebooted", [False, True])
+@pytest.mark.parametrize("killed", [False, True])
+@pytest.mark.parametrize("away", AWAY)
+def test_a_log_that_is_away_at_the_end(
+    place: Place, away: str, killed: bool, rebooted: bool, services: int
+) -> None:
+    """A new one is read from its first byte, the old one from where it was left, whichever comes."""
+    place.run()
+    place.write("a")
+    service = place.service().start()
+    assert service.lines == ["a"]
+    AWAY[away](place)
+    service.look().look()
+    for number in range(services):
+        if number:
+            service = place.service().start()
+        service.save()
+        assert service.kill() == (["a"] if number == 0 else []) if killed else service.stop() is not None
+        assert service.logs is not None
+        assert not any(log.streams for log in service.logs._logs.values())  # it was let go
+        if rebooted:
+            place.reboot()
+    come_back(place)
+    service = place.service().start()
+    assert service.lines == ["b"]
+    place.write("c")
+    service.look()
+    assert service.stop() == ["b", "c"]
+    assert Event.RESUME_LOST not in service.events
+    assert len(service.logs.positions()[str(place.log)]) == 1
+
+
+@pytest.mark.parametrize("away", AWAY)
+def test_a_log_that_comes_back_while_it_is_watched(place: Place, away: str) -> None:
+    """What stood for it is let go."""
+    place.run()
+    service = place.service().start()
+    assert service.logs is not None
+    free = len(service.logs._streams._free_slots)
+    for number in range(3):
+        place.write(f"a{number}")
+        service.look()
+        AWAY[away](place)
+        service.look().look()
+        assert len(service.logs._streams._free_slots) == free
+        assert len(service.logs.positions()[str(place.log)]) == 1
+        come_back(place)
+        service.look()
+        assert len(service.logs._streams._free_slots) == free
+    assert service.stop() == ["a0", "b", "a1", "b", "a2", "b"]
+    place.write("c")
+    assert place.run() == ["c"]
+
+
+@pytest.mark.parametrize("rebooted", [False, True])
+@pytest.mark.parametrize("services", [1, 2])
+def test_a_log_that_was_never_there_before(place: Place, services: int, rebooted: bool) -> None:
+    """The last service would have read it from its first byte, and so does the next one."""
+    place.log.unlink()
+    for _ in range(services):
+        assert place.run() == []
+        if rebooted:
+            place.reboot()
+    place.write("a")
+    service = place.service().start()
+    place.write("b")
+    service.look()
+    assert service.stop() == ["a", "b"]
+    assert Event.RESUME_LOST not in service.events
+
+
+@pytest.mark.parametrize("why", ["limit", "refused"])
+def test_a_new_log_that_could_not_be_watched(place: Place, why: str) -> None:
+    """The old one was read to its end and let go; the next service goes on behind it."""
+    place.run()
+    service = place.service().start()
+    place.log.rename(place.log.with_name("log.1"))
+    if why == "limit":
+        place.write("a")
+        with no_watch_for(place.log):
+            service.look().look()
+    else:
+        place.log.mkdir()
+        service.look().look()
+        place.log.rmdir()
+        place.write("a")
+    assert service.logs is not None
+    assert not any(log.streams for log in service.logs._logs.values())
+    service.stop()
+    assert place.run() == ["a"]
+
+
+def test_a_log_that_nobody_has_looked_at_begins_at_its_end(place: Place) -> None:
+    """It was there at the first start, and its service ended before a monitor had read any of it."""
+    place.write("history")
+    service = place.service()
+    with no_watch_for(place.log):
+        service.start().stop()
+    assert place.run() == []
+
+
+def test_of_a_log_that_is_not_to_go_on_nothing_is_left(place: Place) -> None:
+    place.run()
+    service = place.service().start()
+    assert service.logs is not None
+    AWAY["renamed"](place)
+    service.look().look()
+    free = len(service.logs._streams._free_slots)
+    service.logs.configure([str(place.log)])
+    assert len(service.logs._streams._free_slots) == free + 1
+    service.logs.look_all()
+    service.logs.configure([str(place.log)], [str(place.log)])
+    service.logs.look_all()  # it begins with the first byte of what comes
+    assert len(service.logs._streams._free_slots) == free
+    service.configure()
+    assert len(service.logs._streams._free_slots) == free + 1
+    service.kill()
+
+
+@pytest.mark.parametrize("away", AWAY)
+def test_killed_at_any_moment_while_a_log_goes_and_comes(tmp_path: Path, away: str) -> None:
+    """Nothing is read twice, and what was not read is not lost."""
+    number, came_through = 0, False
+    while not came_through:
+        (tmp_path / str(number)).mkdir()
+        with tempfile.TemporaryDirectory(dir="/dev/shm") as memory:
+            place = Place(tmp_path / str(number), memory)
+            place.run()
+            place.write("a")
+            service = place.service().start()
+            with killed_at(number):
+                AWAY[away](place)
+                service.look().look()
+                come_back(place)
+                service.look()
+                came_through = True
+            read = service.kill()
+            if "b" not in read and not place.log.exists():
+                come_back(place)
+            assert read + place.run() == ["a", "b"], f"killed before write {number}"
+        number += 1
+    assert number > 1
+
+
 @pytest.fixture
 def lease() -> Iterator[Callable[[Path], None]]:
     """Take a lease on a file, as its owner may: whoever opens it is told to try again."""
@@ -553,10 +720,9 @@ def test_no_room_for_another_log(place: Place) -> None:
     assert service.logs.limited()
     with other.open("a") as file:
         file.write("line\n")
-    place.log.unlink()
-    service.look().look()
+    service.configure(other).look()
     assert not service.logs.limited()
-    assert service.logs.counts() == (1, 2)
+    assert service.logs.counts() == (1, 1)
     assert service.kill() == ["line"]
 
 
