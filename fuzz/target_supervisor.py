@@ -64,7 +64,13 @@ SEEDS += [
 ]
 SEEDS += [
     _step(FROM_EXECUTOR, m.encode(message))
-    for message in (m.ActionStarted(1, 7), m.PeerBroke(0), m.ExecutorStarted(9), m.ExecutorEnded(9), m.Pong())
+    for message in (
+        m.ActionStarted(1, 7, 1),
+        m.PeerBroke(0),
+        m.ExecutorStarted(9),
+        m.ExecutorEnded(9),
+        m.Pong(),
+    )
 ]
 
 

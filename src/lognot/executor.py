@@ -99,8 +99,9 @@ class _Action:
     """One that waits or runs."""
 
     item_id: int
-    item: Item
-    request: m.RunAction | None  # None: the last executor started it
+    timeout_s: int
+    item: Item | None = None  # both None: the last executor started it
+    request: m.RunAction | None = None
     pid: int = 0
     pidfd: int = -1
     pipe: int = -1  # what it prints comes from there
@@ -322,7 +323,7 @@ class Executor:
         # The monitor keeps within these, so an honest one never gets here.
         if len(self._queue) >= 2 * MAX_WAITING or self._queued_bytes > 2 * MAX_WAITING_BYTES:
             raise ProtocolError("more actions than may wait")
-        self._queue[which] = _Action(request.item_id, item, request)
+        self._queue[which] = _Action(request.item_id, item.action_timeout_s, item, request)
         self._queued_bytes += waiting_bytes(request)
         self._start_queued()
 
@@ -373,20 +374,25 @@ class Executor:
         while self._queue and self._has_place:
             action = next(iter(self._queue.values()))
             assert action.request is not None
+            assert action.item is not None
             # What starts before the monitor can know of it would start again, should we be killed now.
-            if self._retrying or not self._monitor_knows or not self._start(action, action.request):
+            if (
+                self._retrying
+                or not self._monitor_knows
+                or not self._start(action, action.item, action.request)
+            ):
                 return
             self._queue.popitem(last=False)
             self._queued_bytes -= waiting_bytes(action.request)
 
-    def _start(self, action: _Action, request: m.RunAction) -> bool:
+    def _start(self, action: _Action, item: Item, request: m.RunAction) -> bool:
         """Start an action, or drop it when it can never start; False when it cannot start now."""
-        template = self._template(action.item_id, action.item, request.kind)
+        template = self._template(action.item_id, item, request.kind)
         variables = environment(
             name=self._account.name,
             home=self._account.home,
-            item=action.item.name,
-            path=action.item.path,
+            item=item.name,
+            path=item.path,
             kind=request.kind.label,
             count=request.count,
             line=request.line if request.kind is Kind.UPBOUND else None,
@@ -416,7 +422,8 @@ class Executor:
             return False
         self._loop.watch(action.pipe, lambda: self._read_output(action))
         self._taken(which)
-        self._tell(m.ActionStarted(action.item_id, pid))  # first: should we fail, the next one minds it
+        # First: should we fail, the next one minds it.
+        self._tell(m.ActionStarted(action.item_id, pid, action.timeout_s))
         self._mind(action, pid, started_ns)
         return True
 
@@ -426,21 +433,18 @@ class Executor:
 
     def _adopt(self, message: m.AdoptAction) -> None:
         """Mind an action that the last executor has started, when it still runs."""
-        item = self._items.get(message.item_id)
         pidfd = -1
         with suppress(OSError):
             pidfd = os.pidfd_open(message.pid)
             if os.getsid(message.pid) != message.pid:  # another process has the number by now
                 os.close(pidfd)
                 pidfd = -1
-        if pidfd < 0 or item is None:
-            if pidfd >= 0:
-                os.close(pidfd)
+        if pidfd < 0:
             self._tell(
                 m.ActionFinished(message.item_id, message.pid, m.UNKNOWN_STATUS, message.age_ms, False)
             )
             return
-        action = _Action(message.item_id, item, None)
+        action = _Action(message.item_id, message.timeout_s)
         self._mind(action, message.pid, time.monotonic_ns() - message.age_ms * 1_000_000, pidfd)
 
     def _mind(self, action: _Action, pid: int, started_ns: int, pidfd: int = -1) -> None:
@@ -449,7 +453,7 @@ class Executor:
         action.started_ns = started_ns
         self._running[pid] = action
         self._loop.watch(action.pidfd, lambda: self._on_end(action))
-        deadline_ns = started_ns + action.item.action_timeout_s * 10**9
+        deadline_ns = started_ns + action.timeout_s * 10**9
         action.timers.append(self._loop.call_at(deadline_ns, lambda: self._time_out(action)))
 
     def _time_out(self, action: _Action) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -104,6 +105,10 @@ class Bench:
             told += new
             self.turn()
 
+    def told_now(self) -> list[m.Message]:
+        """Give what the supervisor is told without waiting for anything."""
+        return [message for message, _ in self.supervisor.receive()]
+
     def _answers(self) -> list[m.Message]:
         return [message for message, _ in self.monitor.receive()]
 
@@ -193,6 +198,32 @@ def test_what_waited_for_a_supervisor_that_has_ended_is_run(
     bench.supervisor.close()
     bench.quiet()
     assert len(bench.shells.texts) == asked
+
+
+# An action that the last executor has started.
+
+
+@pytest.mark.parametrize("item", [1, 9])
+def test_it_keeps_its_timeout_also_when_its_item_is_gone(bench: Bench, item: int) -> None:
+    pid = os.posix_spawn("/bin/sleep", [b"sleep", b"60"], {}, setsid=True)
+    bench.supervisor.send(m.AdoptAction(item, pid, 60_000, 3600))
+    bench.turn()
+    assert list(bench.executor._running) == [pid]
+    assert bench.told_now() == []
+    bench.executor._time_out(bench.executor._running[pid])
+    (ended,) = bench.told()
+    assert isinstance(ended, m.ActionFinished)
+    assert (ended.item_id, ended.pid, ended.timed_out) == (item, pid, True)
+    assert os.waitpid(pid, 0) == (pid, signal.SIGTERM)
+
+
+def test_its_timeout_counts_from_its_start(bench: Bench) -> None:
+    pid = os.posix_spawn("/bin/sleep", [b"sleep", b"60"], {}, setsid=True)
+    bench.supervisor.send(m.AdoptAction(9, pid, 7_000, 7))
+    (ended,) = bench.told()
+    assert isinstance(ended, m.ActionFinished)
+    assert ended.timed_out
+    os.waitpid(pid, 0)
 
 
 # Positions.
