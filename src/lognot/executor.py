@@ -65,6 +65,7 @@ MAX_OCCASIONS = 16384  # streams and items whose last occasion is remembered
 # How long an item is known that a reload has changed or removed. What the monitor has found by then is in our
 # socket a moment later, unless we stand still; and who does so for this long is ended (executors.HANGS_S).
 EARLIER_S = 60.0
+MAX_WAITING_MONITORS = 16  # connections of monitors that died while there was no config that we may use
 
 
 def run_executor(
@@ -130,7 +131,10 @@ class Executor:
         self._earlier: dict[int, Item] = {}  # of configs before, whose actions may still come
         self._templates: dict[tuple[int, Kind], Template] = {}
         self._monitor: Channel | None = None
-        self._waiting_monitor = -1  # a connection that came before a config
+        self._waiting_monitors: list[int] = []  # connections that came before a config, in order
+        self._numbers: frozenset[int] = (
+            frozenset()
+        )  # of the items in the last config, also one not to be used
         self._looking_ahead = False
         self._put_off: list[tuple[m.Message, int]] = []  # heard while looking ahead, to be done in this turn
         self._queue: OrderedDict[Occasion, _Action] = OrderedDict()
@@ -190,6 +194,7 @@ class Executor:
             data = os.pread(fd, os.fstat(fd).st_size, 0)
         finally:
             os.close(fd)
+        self._numbers = frozenset(message.item_ids)
         if not self._approve(data):
             self._refuse_config()
             return
@@ -199,9 +204,9 @@ class Executor:
         self._keep_earlier({number: item for number, item in self._items.items() if number not in items})
         self._items = items
         self._templates.clear()
-        if self._waiting_monitor >= 0:
-            fd, self._waiting_monitor = self._waiting_monitor, -1
-            self._connect(fd)
+        waiting, self._waiting_monitors = self._waiting_monitors, []
+        for waiting_fd in waiting:  # all but the last one are of monitors that are gone
+            self._connect(waiting_fd)
         self._start_queued()
 
     def _keep_earlier(self, gone: dict[int, Item]) -> None:
@@ -255,6 +260,9 @@ class Executor:
 
     def _stop(self, grace_s: float) -> None:
         self._stopping = True
+        for fd in self._waiting_monitors:
+            self._drop_waiting(fd, b"they were held back until the stop")
+        self._waiting_monitors = []
         self._take_last_words()  # it ended before us; what it has still said counts
         self._loop.call_later(grace_s, self._stop_now)
 
@@ -274,9 +282,9 @@ class Executor:
     def _connect(self, fd: int) -> None:
         """Serve a new monitor, after the last one's every word; tell it what waits here."""
         if self._config is None:
-            if self._waiting_monitor >= 0:  # of a monitor that is gone
-                os.close(self._waiting_monitor)
-            self._waiting_monitor = fd
+            self._waiting_monitors.append(fd)
+            if len(self._waiting_monitors) > MAX_WAITING_MONITORS:
+                self._drop_waiting(self._waiting_monitors.pop(0), b"they were held back for too long")
             return
         self._take_last_words()
         self._monitor = Channel(socket.socket(fileno=fd), m.MONITOR_TO_EXECUTOR, MAX_MESSAGE_BYTES)
@@ -285,6 +293,20 @@ class Executor:
             if action.request is not None:
                 self._say(action.request)
         self._start_queued()
+
+    def _drop_waiting(self, fd: int, reason: bytes) -> None:
+        """Say of a connection that came before a config what was asked for there, and is not run."""
+        asked: Counter[int] = Counter()
+
+        def count(request: m.Message, fd: int) -> None:
+            assert isinstance(request, m.RunAction)
+            asked[request.item_id if request.item_id in self._numbers else 0] += 1
+
+        monitor = Channel(socket.socket(fileno=fd), m.MONITOR_TO_EXECUTOR, MAX_MESSAGE_BYTES)
+        self._loop.attach(monitor, count, lambda error: None)
+        self._loop.drain(monitor)
+        for item_id, number in asked.items():
+            self._notes.say(Notice.ACTIONS_DROPPED, item_id, number, reason)
 
     def _take_last_words(self) -> None:
         monitor, self._monitor = self._monitor, None  # nobody reads an answer

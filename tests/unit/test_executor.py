@@ -200,6 +200,67 @@ def test_what_waited_for_a_supervisor_that_has_ended_is_run(
     assert len(bench.shells.texts) == asked
 
 
+# A config that may not be used.
+
+
+def hold_back(bench: Bench) -> None:
+    """Have an executor that has no config yet, and items 1 and 2 in the one that it may not use."""
+    bench.executor._config = None
+    bench.executor._take_last_words()
+    bench.executor._approve = lambda data: False
+    bench.configure(1, 2)
+    bench.monitor.close()
+    bench.monitor = bench.connect()
+    bench.turn()
+
+
+def dropped(told: list[m.Message]) -> dict[int, int]:
+    numbers: dict[int, int] = {}
+    for one in told:
+        if isinstance(one, m.Note) and one.notice is m.Notice.ACTIONS_DROPPED:
+            numbers[one.about] = numbers.get(one.about, 0) + one.number
+    return numbers
+
+
+def test_what_was_held_back_until_a_stop_is_told_of(bench: Bench) -> None:
+    """Its lines are counted as done: it was in the kernel's hands. Numbers that nobody gave are not told."""
+    hold_back(bench)
+    for item in (1, 2, 1, 77, 78):
+        bench.monitor.send(action(1, item=item))
+    bench.monitor.close()
+    bench.supervisor.send(m.Stop(1000))
+    assert dropped(bench.told()) == {1: 2, 2: 1, 0: 2}
+    assert bench.shells.texts == []
+
+
+def test_what_monitors_said_that_died_while_it_was_held_back_runs_in_the_end(bench: Bench) -> None:
+    hold_back(bench)
+    for position in range(3):
+        bench.monitor.send(action(position))
+        bench.monitor.close()
+        bench.monitor = bench.connect()
+    bench.executor._approve = lambda data: True
+    bench.configure(1, 2)
+    assert dropped(bench.told()) == {}
+    assert bench.shells.texts == [b"item1"] * 3
+
+
+def test_not_too_many_dead_monitors_are_kept_meanwhile(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executor_module, "MAX_WAITING_MONITORS", 2)
+    hold_back(bench)
+    for position in range(4):
+        bench.monitor.send(action(position))
+        bench.monitor.close()
+        bench.monitor = bench.connect()
+        bench.turn()
+    bench.executor._notes.flush()
+    assert dropped(bench.told_now()) == {1: 3}
+    bench.executor._approve = lambda data: True
+    bench.configure(1, 2)
+    bench.told()
+    assert bench.shells.texts == [b"item1"]
+
+
 # An action that the last executor has started.
 
 
