@@ -456,11 +456,17 @@ class Supervisor:
         self._executors.restart_none()
         self._notifier.stopping()
         self._journal.write(Event.STOPPING, INFO, f"stopping on {number.name}")
+        self._monitor.start()  # where the next one was put off: there may be lines that nobody has read
         self._monitor.stop()
         if self._monitor.child:
             self._monitor.send(m.Stop(0))
             self._loop.call_later(STOP_MONITOR_S, self._monitor.kill)
         else:
+            text = (
+                "no monitor could be started to read what was written before the stop; "
+                "only items with resume = yes go on there"
+            )
+            self._journal.write(Event.ROLE_ENDED, ERROR, text, role=self._monitor.name)
             self._stop_executors(self._grace_s)
 
     def _stop_executors(self, grace_s: float) -> None:
