@@ -56,7 +56,8 @@ class Roles:
 
     monitor: Callable[[Channel, Ledger, tuple[int, ...]], None]
     start_executor: Callable[[Account], Child | Launched]  # raises OSError
-    load_config: Callable[[], Config]  # raises ConfigError; checks all that --test checks
+    # Raises ConfigError; checks all that --test checks, and calls the other function while it waits for that.
+    load_config: Callable[[Callable[[], object]], Config]
     keep_state: Callable[[Config], Continuity | None]  # for a config that has come to want it
 
 
@@ -211,7 +212,7 @@ class Supervisor:
     def _reload(self) -> None:
         self._notifier.reloading()
         try:
-            config = self._roles.load_config()
+            config = self._roles.load_config(self._watchdog.feed)
         except ConfigError as error:
             for problem in error.problems:
                 priority = WARNING if problem.warning else ERROR

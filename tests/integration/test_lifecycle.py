@@ -695,6 +695,26 @@ def test_the_watchdog_is_fed_until_the_monitor_hangs(service: Make, log: Path) -
     assert lognot.stop() == 0
 
 
+SLOW_CHECK = """
+import time
+_check_patterns = check_patterns
+def check_patterns(config):
+    if any(item.name == "SLOW" for item in config.items):
+        time.sleep(2)
+    return _check_patterns(config)
+"""
+
+
+def test_the_watchdog_is_fed_while_a_config_is_checked(changed: Change, log: Path) -> None:
+    """That can take longer than a service manager waits, and has an end."""
+    lognot = changed("check", SLOW_CHECK, EVERY_LINE, {"WATCHDOG_USEC": "100000"})
+    lognot.wait_notification("READY=1")
+    lognot.reload(EVERY_LINE.replace("ITEM", "SLOW"))
+    told = lognot.notifications[lognot.notifications.index("RELOADING=1") :]
+    assert told[: told.index("READY=1")].count("WATCHDOG=1") >= 5
+    assert lognot.stop() == 0
+
+
 def test_an_executor_that_hangs_is_ended_and_nobody_waits_for_it(changed: Change, log: Path) -> None:
     """The user of its actions may stop it, and the service is not to be restarted for that."""
     lognot = changed("executors", "HANGS_S = 1.0\n", EVERY_LINE, {"WATCHDOG_USEC": "100000"})
