@@ -342,9 +342,11 @@ class Executor:
         self._last.move_to_end(series)
         if len(self._last) > MAX_OCCASIONS:
             self._last.popitem(last=False)
-        # The monitor keeps within these, so an honest one never gets here.
+        # A monitor keeps within half of these. But several can die before they have heard what waits here.
         if len(self._queue) >= 2 * MAX_WAITING or self._queued_bytes > 2 * MAX_WAITING_BYTES:
-            raise ProtocolError("more actions than may wait")
+            self._notes.say(Notice.ACTIONS_DROPPED, request.item_id)
+            self._taken(which)
+            return
         self._queue[which] = _Action(request.item_id, item.action_timeout_s, item, request)
         self._queued_bytes += waiting_bytes(request)
         self._start_queued()

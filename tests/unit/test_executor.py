@@ -8,11 +8,14 @@ from collections.abc import Iterator
 
 import pytest
 
+from lognot import dispatch as dispatch_module
 from lognot import executor as executor_module
 from lognot import messages as m
 from lognot.channel import MAX_MESSAGE_BYTES, Channel, socket_pair
 from lognot.config import parse_config
+from lognot.dispatch import Dispatcher
 from lognot.executor import MAX_UNREAD_OUTPUT_BYTES, Executor
+from lognot.loop import Loop
 from lognot.messages import Kind
 from lognot.settings import config_to_json
 from lognot.startmark import new_start_mark
@@ -345,6 +348,46 @@ def test_a_multiple_of_a_size_is_another_one_when_the_size_has_changed(
     bench.monitor.send(m.RunAction(3, Kind.SIZE, STREAM, 3, 3, b"", ()))
     bench.told()
     assert len(bench.shells.texts) == runs
+
+
+# Many that wait.
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "kept"), [("MAX_WAITING", 5, 10), ("MAX_WAITING_BYTES", 5 * len(b"a line"), 11)]
+)
+def test_no_honest_monitor_is_accused_however_many_die_before_they_know_what_waits(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, limit: str, value: int, kept: int
+) -> None:
+    """Each has room for as many as may wait until it has heard of those that do; what is over is dropped."""
+    for module in (executor_module, dispatch_module):
+        monkeypatch.setattr(module, limit, value)
+    bench.executor._retrying = True  # none starts
+    accused: list[None] = []
+    position = 0
+    for _ in range(5):
+        loop = Loop()
+        dispatcher = Dispatcher(loop, lambda: accused.append(None))
+        bench.monitor.close()
+        sock, mark_fd = bench.connect()._sock, new_start_mark()
+        dispatcher.connect(sock, mark_fd)
+        while dispatcher.has_room(action(position)):
+            dispatcher.run(action(position))
+            position += 1
+        bench.turn()
+        for _ in range(TURNS):
+            loop.turn(wait=False)
+        dispatcher.give_up()
+        loop._selector.close()
+    told = bench.told_now()
+    assert count(told, m.PeerBroke) == len(accused) == 0
+    assert len(bench.executor._queue) == kept
+    bench.executor._notes.flush()
+    assert dropped(told + bench.told_now()) == {1: position - kept}
+    bench.executor._retrying = False
+    bench.executor._start_queued()
+    bench.told()
+    assert len(bench.shells.texts) == kept
 
 
 # A monitor that is ahead of what the supervisor has told.
