@@ -64,7 +64,13 @@ SEEDS += [
 ]
 SEEDS += [
     _step(FROM_EXECUTOR, m.encode(message))
-    for message in (m.ActionStarted(1, 7), m.PeerBroke(0), m.ExecutorStarted(9), m.ExecutorEnded(9), m.Pong())
+    for message in (
+        m.ActionStarted(1, 7, 1),
+        m.PeerBroke(0),
+        m.ExecutorStarted(9),
+        m.ExecutorEnded(9),
+        m.Pong(),
+    )
 ]
 
 
@@ -123,7 +129,7 @@ def check(data: bytes) -> None:
         def start_executor(account: Account) -> Launched:
             return made._peer(FROM_EXECUTOR, m.EXECUTOR_TO_SUPERVISOR | m.LAUNCHER_TO_SUPERVISOR)
 
-        roles = Roles(None, start_executor, lambda: config, lambda config: None)  # type: ignore[arg-type]
+        roles = Roles(None, start_executor, lambda on_wait: config, lambda config: None)  # type: ignore[arg-type]
         before = _open_descriptors()
         with (
             patch.object(logs, "open_log", open_named),

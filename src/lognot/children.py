@@ -27,6 +27,7 @@ from lognot.privileges import JIT_FILE_BYTES, lock_down, set_process_title
 from lognot.service import forget_signals
 from lognot.users import Account
 
+ON_WAIT_S = 0.25  # after which a caller that waits may do something else for a moment
 ANSWER_BYTES = 16 * 1024 * 1024  # what a checking child may say: all the problems of a large config
 
 _SIGNALS_FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM)
@@ -165,12 +166,16 @@ def _inherit_only(*kept: int) -> None:
 
 
 def ask_child(
-    function: Callable[[], bytes], account: Account, timeout_s: float, prepare: Callable[[], object]
+    function: Callable[[], bytes],
+    account: Account,
+    timeout_s: float,
+    prepare: Callable[[], object],
+    on_wait: Callable[[], object] = lambda: None,
 ) -> bytes:
     """Run a function in a child that became `account`, and give what it returned.
 
     For work on text that the supervisor itself should not touch. `prepare` is called in the child before it
-    becomes `account`, to load what that one may not be able to read.
+    becomes `account`, to load what that one may not be able to read. `on_wait` is called now and then here.
 
     Raises:
         LognotError: the child could not be started, failed, said too much or took longer than `timeout_s`.
@@ -194,8 +199,12 @@ def ask_child(
     poll.register(reader, select.POLLIN)
     try:
         while len(answer) <= ANSWER_BYTES:
-            if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
-                break
+            left_s = max(0.0, deadline - time.monotonic())
+            if not poll.poll(min(left_s, ON_WAIT_S) * 1000):
+                if left_s <= ON_WAIT_S:
+                    break
+                on_wait()
+                continue
             piece = os.read(reader, 65536)
             if not piece:
                 complete = True

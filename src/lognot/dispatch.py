@@ -187,8 +187,9 @@ class Dispatcher:
                 self._started(occasion(message))
             case RunAction():
                 check_offsets(message)
-                # An executor takes no more from a monitor, and an honest one has all of them from there.
-                if len(self._handed_back) >= 2 * MAX_WAITING or self._waiting_bytes > 2 * MAX_WAITING_BYTES:
+                # An executor takes no more from monitors, and an honest one has all of them from there. The
+                # bytes are with those of what we have found ourselves before we heard of these.
+                if len(self._handed_back) >= 2 * MAX_WAITING or self._waiting_bytes > 3 * MAX_WAITING_BYTES:
                     raise ProtocolError("more actions than may wait")
                 self._take_back(message)
 

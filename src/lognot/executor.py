@@ -65,6 +65,7 @@ MAX_OCCASIONS = 16384  # streams and items whose last occasion is remembered
 # How long an item is known that a reload has changed or removed. What the monitor has found by then is in our
 # socket a moment later, unless we stand still; and who does so for this long is ended (executors.HANGS_S).
 EARLIER_S = 60.0
+MAX_WAITING_MONITORS = 16  # connections of monitors that died while there was no config that we may use
 
 
 def run_executor(
@@ -99,8 +100,9 @@ class _Action:
     """One that waits or runs."""
 
     item_id: int
-    item: Item
-    request: m.RunAction | None  # None: the last executor started it
+    timeout_s: int
+    item: Item | None = None  # both None: the last executor started it
+    request: m.RunAction | None = None
     pid: int = 0
     pidfd: int = -1
     pipe: int = -1  # what it prints comes from there
@@ -129,7 +131,10 @@ class Executor:
         self._earlier: dict[int, Item] = {}  # of configs before, whose actions may still come
         self._templates: dict[tuple[int, Kind], Template] = {}
         self._monitor: Channel | None = None
-        self._waiting_monitor = -1  # a connection that came before a config
+        self._waiting_monitors: list[int] = []  # connections that came before a config, in order
+        self._numbers: frozenset[int] = (
+            frozenset()
+        )  # of the items in the last config, also one not to be used
         self._looking_ahead = False
         self._put_off: list[tuple[m.Message, int]] = []  # heard while looking ahead, to be done in this turn
         self._queue: OrderedDict[Occasion, _Action] = OrderedDict()
@@ -189,6 +194,7 @@ class Executor:
             data = os.pread(fd, os.fstat(fd).st_size, 0)
         finally:
             os.close(fd)
+        self._numbers = frozenset(message.item_ids)
         if not self._approve(data):
             self._refuse_config()
             return
@@ -198,9 +204,9 @@ class Executor:
         self._keep_earlier({number: item for number, item in self._items.items() if number not in items})
         self._items = items
         self._templates.clear()
-        if self._waiting_monitor >= 0:
-            fd, self._waiting_monitor = self._waiting_monitor, -1
-            self._connect(fd)
+        waiting, self._waiting_monitors = self._waiting_monitors, []
+        for waiting_fd in waiting:  # all but the last one are of monitors that are gone
+            self._connect(waiting_fd)
         self._start_queued()
 
     def _keep_earlier(self, gone: dict[int, Item]) -> None:
@@ -254,6 +260,9 @@ class Executor:
 
     def _stop(self, grace_s: float) -> None:
         self._stopping = True
+        for fd in self._waiting_monitors:
+            self._drop_waiting(fd, b"they were held back until the stop")
+        self._waiting_monitors = []
         self._take_last_words()  # it ended before us; what it has still said counts
         self._loop.call_later(grace_s, self._stop_now)
 
@@ -273,9 +282,9 @@ class Executor:
     def _connect(self, fd: int) -> None:
         """Serve a new monitor, after the last one's every word; tell it what waits here."""
         if self._config is None:
-            if self._waiting_monitor >= 0:  # of a monitor that is gone
-                os.close(self._waiting_monitor)
-            self._waiting_monitor = fd
+            self._waiting_monitors.append(fd)
+            if len(self._waiting_monitors) > MAX_WAITING_MONITORS:
+                self._drop_waiting(self._waiting_monitors.pop(0), b"they were held back for too long")
             return
         self._take_last_words()
         self._monitor = Channel(socket.socket(fileno=fd), m.MONITOR_TO_EXECUTOR, MAX_MESSAGE_BYTES)
@@ -284,6 +293,20 @@ class Executor:
             if action.request is not None:
                 self._say(action.request)
         self._start_queued()
+
+    def _drop_waiting(self, fd: int, reason: bytes) -> None:
+        """Say of a connection that came before a config what was asked for there, and is not run."""
+        asked: Counter[int] = Counter()
+
+        def count(request: m.Message, fd: int) -> None:
+            assert isinstance(request, m.RunAction)
+            asked[request.item_id if request.item_id in self._numbers else 0] += 1
+
+        monitor = Channel(socket.socket(fileno=fd), m.MONITOR_TO_EXECUTOR, MAX_MESSAGE_BYTES)
+        self._loop.attach(monitor, count, lambda error: None)
+        self._loop.drain(monitor)
+        for item_id, number in asked.items():
+            self._notes.say(Notice.ACTIONS_DROPPED, item_id, number, reason)
 
     def _take_last_words(self) -> None:
         monitor, self._monitor = self._monitor, None  # nobody reads an answer
@@ -319,10 +342,12 @@ class Executor:
         self._last.move_to_end(series)
         if len(self._last) > MAX_OCCASIONS:
             self._last.popitem(last=False)
-        # The monitor keeps within these, so an honest one never gets here.
+        # A monitor keeps within half of these. But several can die before they have heard what waits here.
         if len(self._queue) >= 2 * MAX_WAITING or self._queued_bytes > 2 * MAX_WAITING_BYTES:
-            raise ProtocolError("more actions than may wait")
-        self._queue[which] = _Action(request.item_id, item, request)
+            self._notes.say(Notice.ACTIONS_DROPPED, request.item_id)
+            self._taken(which)
+            return
+        self._queue[which] = _Action(request.item_id, item.action_timeout_s, item, request)
         self._queued_bytes += waiting_bytes(request)
         self._start_queued()
 
@@ -373,20 +398,25 @@ class Executor:
         while self._queue and self._has_place:
             action = next(iter(self._queue.values()))
             assert action.request is not None
+            assert action.item is not None
             # What starts before the monitor can know of it would start again, should we be killed now.
-            if self._retrying or not self._monitor_knows or not self._start(action, action.request):
+            if (
+                self._retrying
+                or not self._monitor_knows
+                or not self._start(action, action.item, action.request)
+            ):
                 return
             self._queue.popitem(last=False)
             self._queued_bytes -= waiting_bytes(action.request)
 
-    def _start(self, action: _Action, request: m.RunAction) -> bool:
+    def _start(self, action: _Action, item: Item, request: m.RunAction) -> bool:
         """Start an action, or drop it when it can never start; False when it cannot start now."""
-        template = self._template(action.item_id, action.item, request.kind)
+        template = self._template(action.item_id, item, request.kind)
         variables = environment(
             name=self._account.name,
             home=self._account.home,
-            item=action.item.name,
-            path=action.item.path,
+            item=item.name,
+            path=item.path,
             kind=request.kind.label,
             count=request.count,
             line=request.line if request.kind is Kind.UPBOUND else None,
@@ -416,7 +446,8 @@ class Executor:
             return False
         self._loop.watch(action.pipe, lambda: self._read_output(action))
         self._taken(which)
-        self._tell(m.ActionStarted(action.item_id, pid))  # first: should we fail, the next one minds it
+        # First: should we fail, the next one minds it.
+        self._tell(m.ActionStarted(action.item_id, pid, action.timeout_s))
         self._mind(action, pid, started_ns)
         return True
 
@@ -426,21 +457,18 @@ class Executor:
 
     def _adopt(self, message: m.AdoptAction) -> None:
         """Mind an action that the last executor has started, when it still runs."""
-        item = self._items.get(message.item_id)
         pidfd = -1
         with suppress(OSError):
             pidfd = os.pidfd_open(message.pid)
             if os.getsid(message.pid) != message.pid:  # another process has the number by now
                 os.close(pidfd)
                 pidfd = -1
-        if pidfd < 0 or item is None:
-            if pidfd >= 0:
-                os.close(pidfd)
+        if pidfd < 0:
             self._tell(
                 m.ActionFinished(message.item_id, message.pid, m.UNKNOWN_STATUS, message.age_ms, False)
             )
             return
-        action = _Action(message.item_id, item, None)
+        action = _Action(message.item_id, message.timeout_s)
         self._mind(action, message.pid, time.monotonic_ns() - message.age_ms * 1_000_000, pidfd)
 
     def _mind(self, action: _Action, pid: int, started_ns: int, pidfd: int = -1) -> None:
@@ -449,7 +477,7 @@ class Executor:
         action.started_ns = started_ns
         self._running[pid] = action
         self._loop.watch(action.pidfd, lambda: self._on_end(action))
-        deadline_ns = started_ns + action.item.action_timeout_s * 10**9
+        deadline_ns = started_ns + action.timeout_s * 10**9
         action.timers.append(self._loop.call_at(deadline_ns, lambda: self._time_out(action)))
 
     def _time_out(self, action: _Action) -> None:

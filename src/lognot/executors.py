@@ -37,13 +37,20 @@ ACCUSATIONS = 3
 ACCUSATION_S = 20
 
 
+@dataclass(frozen=True, slots=True)
+class _Running:
+    item_id: int
+    started_ns: int
+    timeout_s: int
+
+
 @dataclass(slots=True)
 class _Executor:
     executor_id: int
     account: Account
     keeper: Keeper
     journal: QuotaJournal  # for what it says
-    running: dict[int, tuple[int, int]] = field(default_factory=dict)  # pid -> item, start in monotonic ns
+    running: dict[int, _Running] = field(default_factory=dict)  # by pid
     wanted: bool = True  # the config in use names this account
     told_to_stop: bool = False
     connected: bool = False  # it and the monitor that runs have a connection
@@ -166,8 +173,9 @@ class Executors:
     def _on_start(self, executor: _Executor) -> None:
         self._give_config(executor)
         now_ns = time.monotonic_ns()
-        for pid, (item_id, started_ns) in executor.running.items():
-            executor.keeper.send(m.AdoptAction(item_id, pid, (now_ns - started_ns) // 1_000_000))
+        for pid, action in executor.running.items():
+            age_ms = (now_ns - action.started_ns) // 1_000_000
+            executor.keeper.send(m.AdoptAction(action.item_id, pid, age_ms, action.timeout_s))
         self._connect(executor)
 
     def connect(self) -> None:
@@ -232,11 +240,11 @@ class Executors:
 
     def _on_message(self, executor: _Executor, message: m.Message) -> None:
         match message:
-            case m.ActionStarted(item_id, pid):
+            case m.ActionStarted(item_id, pid, timeout_s):
                 item = self._item_of(executor, item_id)
                 if len(executor.running) >= MAX_ATHREAD_COUNT and pid not in executor.running:
                     raise ProtocolError("more actions than may run")
-                executor.running[pid] = (item_id, time.monotonic_ns())
+                executor.running[pid] = _Running(item_id, time.monotonic_ns(), timeout_s)
                 self.actions_run += 1
                 report.action_started(executor.journal, item, message)
             case m.ActionOutput(item_id):

@@ -157,11 +157,15 @@ class ConnectMonitor(Message):
 
 @dataclass(frozen=True, slots=True)
 class AdoptAction(Message):
-    """An action that the last executor started and that still runs: mind its timeout, say when it ends."""
+    """An action that the last executor started and that still runs: mind its timeout, say when it ends.
+
+    Its item may be one of an earlier config.
+    """
 
     item_id: int = wire.u32()
     pid: int = wire.pid()
     age_ms: int = wire.u64()
+    timeout_s: int = wire.u32()
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,6 +320,7 @@ class ActionStarted(Message):
 
     item_id: int = wire.u32()
     pid: int = wire.pid()
+    timeout_s: int = wire.u32()  # for whoever has to mind it when this executor has died
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import resource
 import sys
 from collections.abc import Callable
 from dataclasses import astuple, dataclass, replace
+from functools import partial
 
 from lognot.channel import Channel
 from lognot.children import Child, ask_child, start_child
@@ -33,6 +34,10 @@ Approve = Callable[[bytes], bool]  # says whether a config is the administrator'
 
 CHECK_S = 30.0  # for all the regexes of a large config
 MAX_OPEN_FILES = 65536  # a log needs one or two; systemd's hard limit is 524288, and closing costs time
+
+
+def _nothing() -> None:
+    """There is nobody to tell, but the service manager."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,14 +185,16 @@ class _Start:
             journal.write(Event.CONFIG_WARNING, WARNING, str(problem), item=problem.section or None)
         self._warnings = ()
 
-    def _load_config(self) -> Config:
+    def _load_config(self, on_wait: Callable[[], object] = _nothing) -> Config:
         """Read and check the config, and say what it warns of as soon as there is a journal.
+
+        `on_wait` is called now and then meanwhile.
 
         Raises:
             ConfigError: with every problem.
         """
         config, problems = self._places.read_config()
-        problems = in_reading_order((*problems, *self._check(config)))
+        problems = in_reading_order((*problems, *self._check(config, on_wait)))
         if any(not problem.warning for problem in problems):
             raise ConfigError(problems)
         self._engine = config.regex_engine
@@ -223,7 +230,7 @@ class _Start:
             self._journal.write(Event.STATE_FAILED, ERROR, f"nothing is kept for a restart: {error}")
             return None
 
-    def _check(self, config: Config) -> tuple[Problem, ...]:
+    def _check(self, config: Config, on_wait: Callable[[], object]) -> tuple[Problem, ...]:
         """Check the regexes and actions where they can do no harm: in a child with the monitor's rights."""
 
         def check() -> bytes:
@@ -233,7 +240,8 @@ class _Start:
             return json.dumps([astuple(problem) for problem in problems]).encode()
 
         try:
-            answer = json.loads(ask_child(check, self._monitor, CHECK_S, lambda: _load(config.regex_engine)))
+            prepare = partial(_load, config.regex_engine)
+            answer = json.loads(ask_child(check, self._monitor, CHECK_S, prepare, on_wait))
             return tuple(Problem(*values) for values in answer)
         except (LognotError, ValueError, TypeError) as error:
             text = f"the regexes could not be checked: {error}"
@@ -321,7 +329,3 @@ def _raise_open_files(limits: tuple[int, int]) -> None:
 def _approve_all(config: bytes) -> bool:
     """A supervisor that forks its executors could make them do anything: its config need not be checked."""
     return True
-
-
-def _nothing() -> None:
-    """There is nobody to tell that we are ready, but the service manager."""

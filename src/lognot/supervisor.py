@@ -56,7 +56,8 @@ class Roles:
 
     monitor: Callable[[Channel, Ledger, tuple[int, ...]], None]
     start_executor: Callable[[Account], Child | Launched]  # raises OSError
-    load_config: Callable[[], Config]  # raises ConfigError; checks all that --test checks
+    # Raises ConfigError; checks all that --test checks, and calls the other function while it waits for that.
+    load_config: Callable[[Callable[[], object]], Config]
     keep_state: Callable[[Config], Continuity | None]  # for a config that has come to want it
 
 
@@ -211,7 +212,7 @@ class Supervisor:
     def _reload(self) -> None:
         self._notifier.reloading()
         try:
-            config = self._roles.load_config()
+            config = self._roles.load_config(self._watchdog.feed)
         except ConfigError as error:
             for problem in error.problems:
                 priority = WARNING if problem.warning else ERROR
@@ -456,11 +457,17 @@ class Supervisor:
         self._executors.restart_none()
         self._notifier.stopping()
         self._journal.write(Event.STOPPING, INFO, f"stopping on {number.name}")
+        self._monitor.start()  # where the next one was put off: there may be lines that nobody has read
         self._monitor.stop()
         if self._monitor.child:
             self._monitor.send(m.Stop(0))
             self._loop.call_later(STOP_MONITOR_S, self._monitor.kill)
         else:
+            text = (
+                "no monitor could be started to read what was written before the stop; "
+                "only items with resume = yes go on there"
+            )
+            self._journal.write(Event.ROLE_ENDED, ERROR, text, role=self._monitor.name)
             self._stop_executors(self._grace_s)
 
     def _stop_executors(self, grace_s: float) -> None:

@@ -38,6 +38,11 @@ class Watchdog:
             if not self._awaited:  # all are about to be started again, by a loop that turns
                 self._notifier.alive()
 
+    def feed(self) -> None:
+        """Tell the service manager that we are alive, during what nobody turns for and surely has an end."""
+        if self._notifier.watchdog_interval_s is not None:
+            self._notifier.alive()
+
     def answered(self, name: str) -> None:
         """A role has answered, or has ended and cannot."""
         if name in self._awaited:

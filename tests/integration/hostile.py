@@ -215,12 +215,12 @@ def _executor_flood(peer: Hostile) -> None:
 
 def _actions_that_do_not_run(peer: Hostile) -> None:
     for number in range(2**22 - 600, 2**22 + 1):  # the largest that there can be
-        peer.say(m.ActionStarted(1, number))
+        peer.say(m.ActionStarted(1, number, 1))
 
 
 def _a_pid_that_cannot_be(peer: Hostile) -> None:
     while True:
-        peer.packet(b"\0\x28" + struct.pack(">II", 1, 2**32 - 1))
+        peer.packet(b"\0\x28" + struct.pack(">III", 1, 2**32 - 1, 1))
 
 
 def _break_the_monitor(peer: Hostile) -> None:

@@ -416,6 +416,21 @@ def test_what_is_left_out_of_it_is_said_in_time(changed: Change, log: Path) -> N
     assert said + sum(map(int, re.findall(left_out, lognot.log, re.MULTILINE))) >= 100
 
 
+def test_what_is_written_while_the_next_monitor_is_put_off_is_read_at_the_stop(
+    service: Make, log: Path, tmp_path: Path
+) -> None:
+    lognot = service(EVERY_LINE).start()
+    for number in itertools.count(1):
+        os.kill(lognot.role("monitor"), signal.SIGKILL)
+        if lognot.wait_log("monitor ended", number)[-1].endswith((" in 0.8 s", " in 0.9 s")):
+            break
+    append(log, "1\n2\n3\n")
+    assert "monitor" not in lognot.children().values()
+    assert lognot.stop() == 0
+    assert lines_of(tmp_path / "out") == ["1", "2", "3"]
+    assert not re.search("error|ended early", lognot.log)
+
+
 def test_what_is_left_out_before_the_stop_is_said(changed: Change, log: Path) -> None:
     lognot = changed(
         "quota",
@@ -677,6 +692,26 @@ def test_the_watchdog_is_fed_until_the_monitor_hangs(service: Make, log: Path) -
     os.kill(pid, signal.SIGCONT)
     fed_before = lognot.notifications.count("WATCHDOG=1")
     lognot.wait_notification("WATCHDOG=1", fed_before + 3)
+    assert lognot.stop() == 0
+
+
+SLOW_CHECK = """
+import time
+_check_patterns = check_patterns
+def check_patterns(config):
+    if any(item.name == "SLOW" for item in config.items):
+        time.sleep(2)
+    return _check_patterns(config)
+"""
+
+
+def test_the_watchdog_is_fed_while_a_config_is_checked(changed: Change, log: Path) -> None:
+    """That can take longer than a service manager waits, and has an end."""
+    lognot = changed("check", SLOW_CHECK, EVERY_LINE, {"WATCHDOG_USEC": "100000"})
+    lognot.wait_notification("READY=1")
+    lognot.reload(EVERY_LINE.replace("ITEM", "SLOW"))
+    told = lognot.notifications[lognot.notifications.index("RELOADING=1") :]
+    assert told[: told.index("READY=1")].count("WATCHDOG=1") >= 5
     assert lognot.stop() == 0
 
 

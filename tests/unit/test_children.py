@@ -173,6 +173,18 @@ def test_a_child_that_hangs_is_ended() -> None:
         ask_child(hang, ME, 0.05, nothing)
 
 
+def test_something_else_is_done_while_a_child_takes_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(children, "ON_WAIT_S", 0.01)
+    done: list[None] = []
+
+    def dawdle() -> bytes:
+        time.sleep(0.2)  # not to wait for anything: to be slow
+        return b"late"
+
+    assert ask_child(dawdle, ME, DEADLINE_S, nothing, lambda: done.append(None)) == b"late"
+    assert len(done) >= 3
+
+
 def test_a_child_that_never_stops_talking_is_ended() -> None:
     def drip() -> bytes:
         (writer,) = [fd for fd, path in open_descriptors().items() if path.startswith("pipe:")]

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
 
+from lognot import dispatch as dispatch_module
 from lognot import executor as executor_module
 from lognot import messages as m
 from lognot.channel import MAX_MESSAGE_BYTES, Channel, socket_pair
 from lognot.config import parse_config
+from lognot.dispatch import Dispatcher
 from lognot.executor import MAX_UNREAD_OUTPUT_BYTES, Executor
+from lognot.loop import Loop
 from lognot.messages import Kind
 from lognot.settings import config_to_json
 from lognot.startmark import new_start_mark
@@ -104,6 +108,10 @@ class Bench:
             told += new
             self.turn()
 
+    def told_now(self) -> list[m.Message]:
+        """Give what the supervisor is told without waiting for anything."""
+        return [message for message, _ in self.supervisor.receive()]
+
     def _answers(self) -> list[m.Message]:
         return [message for message, _ in self.monitor.receive()]
 
@@ -195,6 +203,93 @@ def test_what_waited_for_a_supervisor_that_has_ended_is_run(
     assert len(bench.shells.texts) == asked
 
 
+# A config that may not be used.
+
+
+def hold_back(bench: Bench) -> None:
+    """Have an executor that has no config yet, and items 1 and 2 in the one that it may not use."""
+    bench.executor._config = None
+    bench.executor._take_last_words()
+    bench.executor._approve = lambda data: False
+    bench.configure(1, 2)
+    bench.monitor.close()
+    bench.monitor = bench.connect()
+    bench.turn()
+
+
+def dropped(told: list[m.Message]) -> dict[int, int]:
+    numbers: dict[int, int] = {}
+    for one in told:
+        if isinstance(one, m.Note) and one.notice is m.Notice.ACTIONS_DROPPED:
+            numbers[one.about] = numbers.get(one.about, 0) + one.number
+    return numbers
+
+
+def test_what_was_held_back_until_a_stop_is_told_of(bench: Bench) -> None:
+    """Its lines are counted as done: it was in the kernel's hands. Numbers that nobody gave are not told."""
+    hold_back(bench)
+    for item in (1, 2, 1, 77, 78):
+        bench.monitor.send(action(1, item=item))
+    bench.monitor.close()
+    bench.supervisor.send(m.Stop(1000))
+    assert dropped(bench.told()) == {1: 2, 2: 1, 0: 2}
+    assert bench.shells.texts == []
+
+
+def test_what_monitors_said_that_died_while_it_was_held_back_runs_in_the_end(bench: Bench) -> None:
+    hold_back(bench)
+    for position in range(3):
+        bench.monitor.send(action(position))
+        bench.monitor.close()
+        bench.monitor = bench.connect()
+    bench.executor._approve = lambda data: True
+    bench.configure(1, 2)
+    assert dropped(bench.told()) == {}
+    assert bench.shells.texts == [b"item1"] * 3
+
+
+def test_not_too_many_dead_monitors_are_kept_meanwhile(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executor_module, "MAX_WAITING_MONITORS", 2)
+    hold_back(bench)
+    for position in range(4):
+        bench.monitor.send(action(position))
+        bench.monitor.close()
+        bench.monitor = bench.connect()
+        bench.turn()
+    bench.executor._notes.flush()
+    assert dropped(bench.told_now()) == {1: 3}
+    bench.executor._approve = lambda data: True
+    bench.configure(1, 2)
+    bench.told()
+    assert bench.shells.texts == [b"item1"]
+
+
+# An action that the last executor has started.
+
+
+@pytest.mark.parametrize("item", [1, 9])
+def test_it_keeps_its_timeout_also_when_its_item_is_gone(bench: Bench, item: int) -> None:
+    pid = os.posix_spawn("/bin/sleep", [b"sleep", b"60"], {}, setsid=True)
+    bench.supervisor.send(m.AdoptAction(item, pid, 60_000, 3600))
+    bench.turn()
+    assert list(bench.executor._running) == [pid]
+    assert bench.told_now() == []
+    bench.executor._time_out(bench.executor._running[pid])
+    (ended,) = bench.told()
+    assert isinstance(ended, m.ActionFinished)
+    assert (ended.item_id, ended.pid, ended.timed_out) == (item, pid, True)
+    assert os.waitpid(pid, 0) == (pid, signal.SIGTERM)
+
+
+def test_its_timeout_counts_from_its_start(bench: Bench) -> None:
+    pid = os.posix_spawn("/bin/sleep", [b"sleep", b"60"], {}, setsid=True)
+    bench.supervisor.send(m.AdoptAction(9, pid, 7_000, 7))
+    (ended,) = bench.told()
+    assert isinstance(ended, m.ActionFinished)
+    assert ended.timed_out
+    os.waitpid(pid, 0)
+
+
 # Positions.
 
 
@@ -253,6 +348,46 @@ def test_a_multiple_of_a_size_is_another_one_when_the_size_has_changed(
     bench.monitor.send(m.RunAction(3, Kind.SIZE, STREAM, 3, 3, b"", ()))
     bench.told()
     assert len(bench.shells.texts) == runs
+
+
+# Many that wait.
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "kept"), [("MAX_WAITING", 5, 10), ("MAX_WAITING_BYTES", 5 * len(b"a line"), 11)]
+)
+def test_no_honest_monitor_is_accused_however_many_die_before_they_know_what_waits(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, limit: str, value: int, kept: int
+) -> None:
+    """Each has room for as many as may wait until it has heard of those that do; what is over is dropped."""
+    for module in (executor_module, dispatch_module):
+        monkeypatch.setattr(module, limit, value)
+    bench.executor._retrying = True  # none starts
+    accused: list[None] = []
+    position = 0
+    for _ in range(5):
+        loop = Loop()
+        dispatcher = Dispatcher(loop, lambda: accused.append(None))
+        bench.monitor.close()
+        sock, mark_fd = bench.connect()._sock, new_start_mark()
+        dispatcher.connect(sock, mark_fd)
+        while dispatcher.has_room(action(position)):
+            dispatcher.run(action(position))
+            position += 1
+        bench.turn()
+        for _ in range(TURNS):
+            loop.turn(wait=False)
+        dispatcher.give_up()
+        loop._selector.close()
+    told = bench.told_now()
+    assert count(told, m.PeerBroke) == len(accused) == 0
+    assert len(bench.executor._queue) == kept
+    bench.executor._notes.flush()
+    assert dropped(told + bench.told_now()) == {1: position - kept}
+    bench.executor._retrying = False
+    bench.executor._start_queued()
+    bench.told()
+    assert len(bench.shells.texts) == kept
 
 
 # A monitor that is ahead of what the supervisor has told.

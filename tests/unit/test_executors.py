@@ -212,6 +212,17 @@ def test_a_new_monitor_is_not_connected_with_an_executor_that_is_not_wanted(benc
     assert len(connected) == 1
 
 
+def test_the_next_one_minds_what_runs_with_the_timeout_that_it_has(bench: Bench) -> None:
+    """Whatever became of its item meanwhile."""
+    (_, channel) = bench.starts[0]
+    channel.send(m.ActionStarted(1, 9, 77))
+    bench.turn()
+    bench.catalogue.use(config_of(changed=ONE))
+    bench.end(channel)
+    (adopted,) = [one for one in bench.heard(bench.starts[1][1]) if isinstance(one, m.AdoptAction)]
+    assert (adopted.item_id, adopted.pid, adopted.timeout_s) == (1, 9, 77)
+
+
 # What one says.
 
 
@@ -224,7 +235,7 @@ def is_expelled(bench: Bench, said: m.Message) -> bool:
 
 
 OF_AN_ITEM = (
-    lambda item_id: m.ActionStarted(item_id, 9),
+    lambda item_id: m.ActionStarted(item_id, 9, 1),
     lambda item_id: m.ActionOutput(item_id, 9, b"text"),
     lambda item_id: m.ActionFinished(item_id, 9, 0, 1, False),
     lambda item_id: m.Note(m.Notice.ACTIONS_DROPPED, item_id, 1, b"text"),

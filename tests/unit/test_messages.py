@@ -37,7 +37,7 @@ MESSAGES: dict[type[m.Message], st.SearchStrategy[m.Message]] = {
     m.StreamUnwritten: st.builds(m.StreamUnwritten, U64),
     m.ConnectExecutor: st.builds(m.ConnectExecutor, U32),
     m.ConnectMonitor: st.builds(m.ConnectMonitor),
-    m.AdoptAction: st.builds(m.AdoptAction, U32, PID, U64),
+    m.AdoptAction: st.builds(m.AdoptAction, U32, PID, U64, U32),
     m.Begin: st.builds(m.Begin, U64),
     m.Ping: st.builds(m.Ping),
     m.Stop: st.builds(m.Stop, U32),
@@ -55,7 +55,7 @@ MESSAGES: dict[type[m.Message], st.SearchStrategy[m.Message]] = {
     m.UseStartMark: st.builds(m.UseStartMark),
     m.ActionStarting: st.builds(m.ActionStarting, U32, KIND, U64, U64),
     m.ActionTaken: st.builds(m.ActionTaken, U32, KIND, U64, U64),
-    m.ActionStarted: st.builds(m.ActionStarted, U32, PID),
+    m.ActionStarted: st.builds(m.ActionStarted, U32, PID, U32),
     m.ActionOutput: st.builds(m.ActionOutput, U32, PID, QUOTE),
     m.ActionFinished: st.builds(m.ActionFinished, U32, PID, WAIT_STATUS, U64, st.booleans()),
     m.LaunchExecutor: st.builds(m.LaunchExecutor, U32, U32),
@@ -269,4 +269,4 @@ def test_only_the_supervisor_gives_descriptors() -> None:
 def test_a_pid_that_no_system_has_is_refused() -> None:
     """The functions of the os module would raise OverflowError."""
     with pytest.raises(ProtocolError, match="over the limit"):
-        m.decode(m.encode(m.ActionStarted(1, 2**22 + 1)), m.EXECUTOR_TO_SUPERVISOR)
+        m.decode(m.encode(m.ActionStarted(1, 2**22 + 1, 1)), m.EXECUTOR_TO_SUPERVISOR)
