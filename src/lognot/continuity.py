@@ -119,6 +119,7 @@ class Continuity:
         self._name = f"the state file '{directory}/{STATE_FILE}'"
         self._journal = journal
         self._key = os.urandom(KEY_BYTES)
+        self._found_key = NO_KEY  # of the state that the last service has left
         self._anchors = Anchors()
         self._saved = b""  # what the state file holds
         self._trouble = ""
@@ -180,7 +181,7 @@ class Continuity:
                 self.numbers = roll.items()
                 return self._from_memory(roll, self.ledger, paths)
             self.ledger.secret = os.urandom(SECRET_BYTES)
-            roll.begin(self._key, self.ledger.secret, state.key if state else NO_KEY)
+            roll.begin(self._key, self.ledger.secret)
         return {path: streams for path, streams in state.logs.items() if path in paths} if state else {}
 
     def forget(self, paths: set[str]) -> None:
@@ -256,6 +257,7 @@ class Continuity:
                 os.replace(STATE_FILE, DAMAGED_FILE, src_dir_fd=self._directory, dst_dir_fd=self._directory)
             return None, True
         self._saved = data
+        self._found_key = state.key
         self._anchors.restore(state.logs)
         self.pids = tuple(dict.fromkeys((*self.pids, *state.pids)))[:MAX_PIDS]
         return state, False
@@ -305,15 +307,21 @@ class Continuity:
             if text != self._trouble:
                 self._journal.write(Event.STATE_FAILED, ERROR, text)
             self._trouble = text
+            # Only now is all that the old one says in memory, for the next service to go on from.
+            self._replace_in_memory(self._found_key)
             self.save_later()
             return
         self._saved = data
-        if self.roll is not None:
-            self.roll.forget_earlier()
+        self._replace_in_memory(NO_KEY)
         if self._trouble:
             self._trouble = ""
             text = f"{self._name} is written again"
             self._journal.write(Event.STATE_FAILED, INFO, text)
+
+    def _replace_in_memory(self, key: bytes) -> None:
+        """Have memory stand for the state with this key, too."""
+        if self.roll is not None:
+            self.roll.earlier = key
 
     def _write(self, data: bytes) -> None:
         """Replace the state file: there is the old one or the new one at any moment, also on the disk."""

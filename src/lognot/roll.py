@@ -118,21 +118,20 @@ class Roll:
 
     @property
     def earlier(self) -> bytes:
-        """The key of the state that it has begun from, as long as that may not have been replaced."""
+        """The key of the state that it has begun from, where that cannot be replaced; else NO_KEY."""
         return self._memory[_EARLIER_AT : _EARLIER_AT + KEY_BYTES]
 
-    def begin(self, key: bytes, secret: bytes, earlier: bytes = NO_KEY) -> None:
-        """Forget everything, and belong to another state; to `earlier`, too, until `forget_earlier`."""
+    @earlier.setter
+    def earlier(self, key: bytes) -> None:
+        self._memory[_EARLIER_AT : _EARLIER_AT + KEY_BYTES] = key
+
+    def begin(self, key: bytes, secret: bytes) -> None:
+        """Forget everything, and belong to another state."""
         self._memory[:_WORD_BYTES] = bytes(_WORD_BYTES)
         self._memory[:] = bytes(_ROLL_BYTES)
         self.ledger[:] = bytes(LEDGER_BYTES)
         self.key, self.secret = key, secret
-        self._memory[_EARLIER_AT : _EARLIER_AT + KEY_BYTES] = earlier
         self._put(0, _HEADER.pack(MAGIC, key, secret))
-
-    def forget_earlier(self) -> None:
-        """The state before is no more: it was replaced."""
-        self._memory[_EARLIER_AT : _EARLIER_AT + KEY_BYTES] = NO_KEY
 
     def put(self, entry: Listed) -> None:
         """Say what a slot is about; the ledger has its position already.

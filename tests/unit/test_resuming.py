@@ -301,16 +301,29 @@ def killed_at_each_write(tmp_path: Path, prepare: Callable[[Place], None]) -> It
     assert number > 1
 
 
-@pytest.mark.parametrize("rebooted", [False, True])
+@pytest.mark.parametrize("before", ["nothing", "a reboot", "a reboot with a full disk"])
 @pytest.mark.parametrize("rotated", [0, 1, 3])
-def test_killed_at_any_moment_of_the_start(tmp_path: Path, rotated: int, rebooted: bool) -> None:
+def test_killed_at_any_moment_of_the_start(
+    tmp_path: Path, rotated: int, before: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nothing is read twice, and what was not read is not lost."""
+    real = Continuity._write
+    full: set[str] = set()
+
+    def write(continuity: Continuity, data: bytes) -> None:
+        if str(continuity._path) in full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(continuity, data)
+
+    monkeypatch.setattr(Continuity, "_write", write)
 
     def prepare(place: Place) -> None:
         place.write("a", "b")
         assert place.run() == ["a", "b"]
-        if rebooted:
+        if before != "nothing":
             place.reboot()
+        if before == "a reboot with a full disk":
+            full.add(str(place.state))
         place.write("c")
         for rotation in range(rotated):
             place.rotate()
