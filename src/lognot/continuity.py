@@ -63,23 +63,23 @@ def runtime_directory(environment: Mapping[str, str]) -> str | None:
     return os.path.join(given, "lognot") if given else None
 
 
-def forget(directory: str, paths: set[str], journal: Journal) -> None:
-    """Have no later service go on with these logs from where one before us ended.
+def forget(directory: str, config: str, journal: Journal) -> None:
+    """Have no later service go on from where one with the same config ended, since we read without that now.
 
-    They are read without that now, so their lines would be handled twice. Nothing is made for it, and what
-    is not ours is left alone.
+    What we read would be handled twice. Nothing is made for it, and what is another config's is left alone:
+    whoever tries one out must not cost the service its place.
     """
     if not os.path.lexists(os.path.join(directory, STATE_FILE)):
         return
     try:
-        continuity = Continuity(directory, journal)
+        continuity = Continuity(directory, config, journal)
     except StateError:  # another lognot's, or one that we would refuse to go on from
         return
     except OSError as error:
         _say_not_forgotten(f"the state directory '{directory}'", error, journal)
         return
     try:
-        continuity.forget(paths)
+        continuity.forget()
     finally:
         continuity.close()
 
@@ -97,6 +97,7 @@ class Continuity:
 
     Args:
         directory: for the state file; made where it is not there.
+        config: the path of the config file.
         journal: our own log.
 
     Attributes:
@@ -110,12 +111,13 @@ class Continuity:
         StateError: another service uses it, or another user could change what is in it.
     """
 
-    def __init__(self, directory: str, journal: Journal) -> None:
+    def __init__(self, directory: str, config: str, journal: Journal) -> None:
         self.ledger: Ledger | None = None
         self.roll: Roll | None = None
         self.numbers: dict[bytes, int] = {}
         self.pids: tuple[int, ...] = (os.getpid(),)
         self._path = directory
+        self._config = config
         self._name = f"the state file '{directory}/{STATE_FILE}'"
         self._journal = journal
         self._key = os.urandom(KEY_BYTES)
@@ -184,19 +186,13 @@ class Continuity:
             roll.begin(self._key, self.ledger.secret)
         return {path: streams for path, streams in state.logs.items() if path in paths} if state else {}
 
-    def forget(self, paths: set[str]) -> None:
-        """Let nobody go on with these logs; instead of `load`."""
+    def forget(self) -> None:
+        """Let nobody go on from the state of this config; instead of `load`."""
         state, _ = self._read()
-        if state is None:
-            return
-        kept = {path: streams for path, streams in state.logs.items() if path not in paths}
-        if kept and len(kept) == len(state.logs):
+        if state is None or state.config != self._config:
             return
         try:
-            if kept:  # under a new key: what is in memory names the others, too
-                self._write(state_to_json(State(self._key, kept, state.pids)))
-            else:
-                os.unlink(STATE_FILE, dir_fd=self._directory)
+            os.unlink(STATE_FILE, dir_fd=self._directory)  # what is in memory counts only beside it
         except OSError as error:
             _say_not_forgotten(self._name, error, self._journal)
 
@@ -297,7 +293,8 @@ class Continuity:
         """Save now, unless nothing has changed."""
         if self._positions is None:
             return
-        data = state_to_json(State(self._key, self._anchors.attach(self._positions()), self.pids))
+        logs = self._anchors.attach(self._positions())
+        data = state_to_json(State(self._key, logs, self.pids, self._config))
         if data == self._saved:
             return
         try:

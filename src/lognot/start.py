@@ -212,10 +212,10 @@ class _Start:
         resuming = {item.path for item in config.items if item.resume}
         directory = state_directory(config, self._environment)
         if not resuming:
-            forget(directory, {item.path for item in config.items}, journal)
+            forget(directory, config.source, journal)
             return None, {}
         try:
-            continuity = Continuity(directory, journal)
+            continuity = Continuity(directory, config.source, journal)
         except OSError as error:
             journal.write(Event.STATE_FAILED, ERROR, f"nothing is kept for a restart: {error}")
             return None, {}
@@ -225,7 +225,7 @@ class _Start:
         """Begin to keep what a restart goes on from, in a service that was started without."""
         assert self._journal is not None
         try:
-            return Continuity(state_directory(config, self._environment), self._journal)
+            return Continuity(state_directory(config, self._environment), config.source, self._journal)
         except (OSError, StateError) as error:
             self._journal.write(Event.STATE_FAILED, ERROR, f"nothing is kept for a restart: {error}")
             return None

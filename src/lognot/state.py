@@ -54,11 +54,13 @@ class State:
         key: random, the same in the memory that belongs to it (roll.py).
         logs: the last file of each is what the path led to.
         pids: of the services so far, the newest first: what they have written into a log is not reacted to.
+        config: the path of the file whose items read them; "" where an older version has not said.
     """
 
     key: bytes
     logs: SavedLogs
     pids: tuple[int, ...] = ()
+    config: str = ""
 
 
 def state_to_json(state: State) -> bytes:
@@ -66,6 +68,7 @@ def state_to_json(state: State) -> bytes:
     values = {
         "version": VERSION,
         "key": state.key.hex(),
+        "config": state.config,
         "pids": state.pids,
         "logs": {
             path: [
@@ -105,7 +108,7 @@ def state_from_json(data: bytes) -> State:
     try:
         logs = {path: tuple(_stream(file) for file in files) for path, files in dict(values["logs"]).items()}
         pids = tuple(_number(pid, MAX_PID) for pid in values.get("pids", ())[:MAX_PIDS])
-        state = State(bytes.fromhex(values["key"]), logs, pids)
+        state = State(bytes.fromhex(values["key"]), logs, pids, str(values.get("config", "")))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise StateError(f"has a value that cannot be: {error}") from None
     if len(logs) > MAX_ITEMS or sum(map(len, logs.values())) > MAX_STREAMS or len(state.key) != KEY_BYTES:

@@ -659,23 +659,27 @@ def test_turned_off_and_on_again(
     assert numbers(out)[:15] == [*range(5), *range(10, 15), *range(20, 25)]
 
 
-def test_without_it_another_configs_state_stays(
+def test_a_config_that_is_tried_out_without_it(
     service: Make, tmp_path: Path, environment: dict[str, str]
 ) -> None:
+    """It costs the service nothing, though it reads the same log."""
     log, out, tried = tmp_path / "log", tmp_path / "out", tmp_path / "tried"
     log.touch()
     lognot = service(noting(log, out), environment=environment).start()
     write(log, 0, 5)
     wait_for(lambda: len(numbers(out)) == 5, "the first lines")
     stop(lognot)
-    lognot.write_config(noting(tried, tried, more=""))
+    own, lognot.config_path = lognot.config_path, tmp_path / "tried.conf"
+    lognot.write_config(noting(log, tried, more=""))
     lognot.start()
     write(log, 5, 10)
+    wait_for(lambda: len(numbers(tried)) == 5, "the lines")
     stop(lognot)
-    lognot.write_config(noting(log, out))
+    lognot.config_path = own
     lognot.start()
     wait_for(lambda: len(numbers(out)) == 10, "the lines since")
     assert lognot.stop() == 0
+    assert numbers(out) == list(range(10))
 
 
 def test_a_log_that_is_missing_at_the_start(

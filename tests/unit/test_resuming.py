@@ -55,7 +55,7 @@ class Service:
         self.logs: Logs | None = None
         self._memory = memory
         self._paths = {str(path) for path in paths}
-        self._continuity = Continuity(str(state), Journal([self.records]))
+        self._continuity = Continuity(str(state), "lognot.conf", Journal([self.records]))
         self._files: Files | None = None
         self._inbox: list[tuple[Message, int]] = []
         self._outbox: list[Message] = []

@@ -28,7 +28,13 @@ POSITIONS = st.builds(
 )
 STREAMS = st.lists(st.builds(SavedStream, st.tuples(U64, U64), POSITIONS), max_size=4).map(tuple)
 PATHS = st.binary(max_size=40).map(lambda path: path.decode("utf-8", "surrogateescape"))
-STATES = st.builds(State, st.binary(min_size=16, max_size=16), st.dictionaries(PATHS, STREAMS, max_size=5))
+STATES = st.builds(
+    State,
+    st.binary(min_size=16, max_size=16),
+    st.dictionaries(PATHS, STREAMS, max_size=5),
+    st.just(()),
+    PATHS,
+)
 
 
 def checked(values: dict[str, object]) -> bytes:
@@ -56,7 +62,12 @@ def test_what_an_older_version_wrote_is_read() -> None:
     """It began with the size up to which lines were read, and knew no older place."""
     one = SavedStream((1, 2), Position(0, 3, 0, False, bytes(16), 5, Anchor(2, False, bytes(16))))
     values = json.loads(state_to_json(State(bytes(16), {"/log": (one,)})))
-    del values["check"], values["logs"]["/log"][0]["size"], values["logs"]["/log"][0]["anchor"]
+    del (
+        values["check"],
+        values["config"],
+        values["logs"]["/log"][0]["size"],
+        values["logs"]["/log"][0]["anchor"],
+    )
     [read] = state_from_json(checked(values)).logs["/log"]
     assert read.position == Position(0, 3, 0, False, bytes(16), 3)
 
