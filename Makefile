@@ -9,7 +9,7 @@ BIN := .venv/bin
 # lognot works with a sandbox less.
 RUN_PACKAGES := python3 python3-pyinotify python3-systemd python3-sdnotify libpcre2-8-0
 RUN_PACKAGES_WHERE_KNOWN := python3-pcre python3-seccomp
-TEST_PACKAGES := python3-venv logrotate mandoc passwd procps strace util-linux
+TEST_PACKAGES := python3-venv e2fsprogs logrotate mandoc mount passwd procps strace util-linux zsh
 # Whoever is there is measured: a release that lacks one of them measures the others.
 BENCH_PACKAGES_WHERE_KNOWN := sec swatch swatchdog fail2ban mtail inotify-tools
 DEB_PACKAGES := build-essential debhelper dh-python lintian python3
@@ -47,7 +47,7 @@ run: needed-to-run
 JOBS ?= 4
 
 test: lint
-	$(BIN)/pytest -n $(JOBS) --dist loadfile tests/unit tests/integration
+	$(BIN)/pytest -rs -n $(JOBS) --dist loadfile tests/unit tests/integration
 
 lint: needed-to-test
 	$(BIN)/ruff check
@@ -60,7 +60,7 @@ soak: needed-to-run
 
 FUZZ := .cache/fuzz
 
-# atheris is libFuzzer for Python, of PyPI alone; nothing but this uses it. The corpus stays for the next time.
+# atheris is libFuzzer for Python, of PyPI alone; nothing but this uses it. The corpus stays until `make clean`.
 fuzz: needed-to-run $(FUZZ)/venv/complete
 	@$(FUZZ)/venv/bin/python fuzz/run.py --minutes $(or $(MINUTES),5) --cache $(FUZZ) $(TARGETS)
 
@@ -76,8 +76,8 @@ bench: needed-to-run
 	@$(PYTHON) bench/run.py $(if $(QUICK),--quick,--write)
 
 clean:
-	rm -rf .venv .hypothesis .mypy_cache .ruff_cache build dist src/*.egg-info
-	find src tests demo bench -name __pycache__ -prune -exec rm -rf {} +
+	rm -rf .venv .cache .hypothesis .mypy_cache .ruff_cache build dist src/*.egg-info
+	find src tests demo bench fuzz -name __pycache__ -prune -exec rm -rf {} +
 
 # The other variables reach the script by themselves: those of the command line are in its environment.
 install install-data uninstall:

@@ -76,7 +76,6 @@ class Program:
     executable = ""
     acts = True  # runs commands
     tells_start = True  # it can be told from outside when it is up
-    many_logs = True
     burst_s = (
         4.0  # CPU that one measured burst may cost; a slower program is given the file's first lines only
     )

@@ -56,6 +56,8 @@ cat "$DESTDIR$record" >"$before" 2>/dev/null || :
 # The sources name the paths of the packages. Text that goes elsewhere names where things are then.
 adapt() {
     sed -e "s|/usr/sbin/lognot|$SBINDIR/lognot|g" -e "s|/etc/lognot\.|$SYSCONFDIR/lognot.|g" \
+        -e "s|/usr/lib/systemd/system/lognot|$UNITDIR/lognot|g" \
+        -e "s|/usr/lib/systemd/catalog/lognot|$CATALOGDIR/lognot|g" -e "s|/usr/share/doc/lognot/|$DOCDIR/|g" \
         -e "s|@PYTHON@|$PYTHON|g" -e "s|@PYTHONDIR@|$PYTHONDIR|g" "$1" >"$scratch/adapted"
     touch -r "$1" "$scratch/adapted"
 }

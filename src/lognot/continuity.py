@@ -23,9 +23,10 @@ from lognot.errors import StateError
 from lognot.journal import ERROR, INFO, WARNING, Event, Journal
 from lognot.ledger import NOT_BEGUN, Ledger, Position
 from lognot.loop import Loop, Timer
-from lognot.roll import SECRET_BYTES, Roll, log_digest
+from lognot.roll import NO_KEY, SECRET_BYTES, Roll, log_digest
 from lognot.settings import Config
 from lognot.state import KEY_BYTES, MAX_PIDS, SavedLogs, SavedStream, State, state_from_json, state_to_json
+from lognot.trust import make_directory
 
 STATE_FILE = "state.json"
 NEW_FILE = "state.json.new"
@@ -62,6 +63,35 @@ def runtime_directory(environment: Mapping[str, str]) -> str | None:
     return os.path.join(given, "lognot") if given else None
 
 
+def forget(directory: str, paths: set[str], journal: Journal) -> None:
+    """Have no later service go on with these logs from where one before us ended.
+
+    They are read without that now, so their lines would be handled twice. Nothing is made for it, and what
+    is not ours is left alone.
+    """
+    if not os.path.lexists(os.path.join(directory, STATE_FILE)):
+        return
+    try:
+        continuity = Continuity(directory, journal)
+    except StateError:  # another lognot's, or one that we would refuse to go on from
+        return
+    except OSError as error:
+        _say_not_forgotten(f"the state directory '{directory}'", error, journal)
+        return
+    try:
+        continuity.forget(paths)
+    finally:
+        continuity.close()
+
+
+def _say_not_forgotten(name: str, error: OSError, journal: Journal) -> None:
+    text = (
+        f"{name} cannot be changed: {error.strerror}; lines that are read now without 'resume' "
+        "will be handled again once it is turned on"
+    )
+    journal.write(Event.STATE_FAILED, ERROR, text)
+
+
 class Continuity:
     """The state of one service.
 
@@ -96,7 +126,9 @@ class Continuity:
         self._positions: Callable[[], SavedLogs] | None = None
         self._timer: Timer | None = None
         self._again = False
-        os.makedirs(directory, 0o700, exist_ok=True)
+        refused = make_directory(directory, 0o700)
+        if refused:
+            raise StateError(f"the state directory '{directory}' is refused as root: {refused}")
         self._directory = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._lock = -1
         try:
@@ -143,13 +175,29 @@ class Continuity:
         self._use_memory(runtime)
         roll = self.roll
         if roll is not None and self.ledger is not None:
-            if any(roll.key) and (damaged or (state is not None and state.key == roll.key)):
+            if any(roll.key) and (damaged or (state is not None and state.key in (roll.key, roll.earlier))):
                 self._key, self.ledger.secret = roll.key, roll.secret
                 self.numbers = roll.items()
                 return self._from_memory(roll, self.ledger, paths)
             self.ledger.secret = os.urandom(SECRET_BYTES)
-            roll.begin(self._key, self.ledger.secret)
+            roll.begin(self._key, self.ledger.secret, state.key if state else NO_KEY)
         return {path: streams for path, streams in state.logs.items() if path in paths} if state else {}
+
+    def forget(self, paths: set[str]) -> None:
+        """Let nobody go on with these logs; instead of `load`."""
+        state, _ = self._read()
+        if state is None:
+            return
+        kept = {path: streams for path, streams in state.logs.items() if path not in paths}
+        if kept and len(kept) == len(state.logs):
+            return
+        try:
+            if kept:  # under a new key: what is in memory names the others, too
+                self._write(state_to_json(State(self._key, kept, state.pids)))
+            else:
+                os.unlink(STATE_FILE, dir_fd=self._directory)
+        except OSError as error:
+            _say_not_forgotten(self._name, error, self._journal)
 
     def _use_memory(self, runtime: str | None) -> None:
         if runtime is None:
@@ -260,6 +308,8 @@ class Continuity:
             self.save_later()
             return
         self._saved = data
+        if self.roll is not None:
+            self.roll.forget_earlier()
         if self._trouble:
             self._trouble = ""
             text = f"{self._name} is written again"

@@ -164,9 +164,7 @@ class Files:
             return tail
         if message.start is m.Start.LEFTOVER:
             return None
-        if message.history:
-            self._notes.say(Notice.TRUNCATED, message.log_id)
-        # Emptied while nobody looked.
+        self._notes.say(Notice.EMPTIED_UNSEEN, message.log_id)
         return Tail(fd, self._max_line_bytes, generation=known.generation + 1)
 
     def _tail_at(self, place: Position | Anchor, fd: int, generation: int) -> Tail | None:
@@ -180,18 +178,17 @@ class Files:
         )
         return tail if tail.digest() == place.digest else None
 
-    def looked(self, message: m.LogLooked) -> Stream | None:
-        """Take what a path leads to now; give the stream when that is another one than before."""
+    def looked(self, message: m.LogLooked) -> None:
+        """Take what a path leads to now."""
         log = self._logs.get(message.log_id)
         if log is None:
-            return None
+            return
         # What happened in these between the supervisor's look and now was not known to matter.
         unknown = set(message.watches) - set(log.watches)
         self._unwatch_directories(log)
         log.watches = message.watches
         for wd, name in log.watches:
             self._of_directory_wd.setdefault(wd, {}).setdefault(name, set()).add(log.log_id)
-        found = None
         if log.current != message.stream_id:
             old = self._streams.get(log.current)
             if old:
@@ -206,7 +203,6 @@ class Files:
         if log.look_again or unknown:
             log.look_again = False
             self._look(log)
-        return found
 
     def unwritten(self, stream_id: int) -> None:
         """Nobody writes to a file any more: it can go when it was read to its end."""
@@ -215,9 +211,9 @@ class Files:
             stream.final = True
             self._dirty[stream_id] = None
 
-    def current(self, log_id: int) -> Stream | None:
-        """Give the file that a log's path leads to, None when there is none."""
-        return self._streams.get(self._logs[log_id].current)
+    def of_log(self, log_id: int) -> tuple[Stream, ...]:
+        """Give the open files of a log, the oldest first."""
+        return tuple(self._of_log.get(log_id, {}).values())
 
     def is_current(self, stream: Stream) -> bool:
         """Say whether its path still leads to a file."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from _blake2 import blake2b  # as hashlib has it, without OpenSSL (1 MB)
 from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 # Longer keys are replaced by a digest: whoever writes the log chooses the key and its length.
 MAX_RAW_KEY_BYTES = 32
@@ -171,6 +171,24 @@ class DownBound:
         if now_ns > self._earliest_ns and self._missed is None and now_ns > (due_ns := self.deadline_ns()):
             self._missed = (due_ns, self._held(now_ns))
         self._times.append(now_ns)
+
+    def state(self, now_ns: int) -> tuple[int, tuple[int, ...]]:
+        """Return all that matters of it, when it has just been judged: for `restore`, and for `recall`.
+
+        Matches that have left the window do not.
+        """
+        inside = tuple(time_ns for time_ns in self._times if now_ns - time_ns < self.window_ns)
+        return self._earliest_ns - self.window_ns, inside
+
+    def restore(self, started_ns: int) -> None:
+        """Begin as it was in that state, whatever came before."""
+        self._times.clear()
+        self._missed = None
+        self.start(started_ns)
+
+    def recall(self, times_ns: Iterable[int]) -> None:
+        """Take in matches of that state, in their order."""
+        self._times.extend(times_ns)
 
     def deadline_ns(self) -> int:
         """Return when to judge next; NEVER_NS before `start`. Every `add` and `judge` may change it."""

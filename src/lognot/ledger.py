@@ -50,6 +50,7 @@ _FATAL = struct.Struct("=QQIIQ")  # stream, position, item, bytes, when
 # Stream, offset, size, generation, skipping, digest length, digest; the offset of the anchor (0: none),
 # skipping, digest.
 _POSITION = struct.Struct("=QQQIBB16sQB16s")
+_TIMES = MAX_KEY_BYTES // 8  # of a lower bound's matches, that fit into a record
 _RECORD_FIELDS = f"QIBB{MAX_KEY_BYTES}sx"  # time, item, kind, key length, key
 _RECORD = struct.Struct("=" + _RECORD_FIELDS)
 _KIND_AT = 12  # in a record
@@ -98,6 +99,8 @@ class Counted(IntEnum):
     STARTED = 2  # its downbound deadline began to run
     JUDGED = 3  # it was found below its bound
     FIRED = 4  # a match that was one too many: its key starts again from zero, whatever has aged out
+    RESTATED = 5  # all that its lower bound waits for, whatever came before: since when, and then matches
+    RECALLED = 6  # more of these matches
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +149,13 @@ class Record:
     item_id: int
     kind: Counted
     key: bytes | None = None
+
+    @property
+    def times_ns(self) -> tuple[int, ...]:
+        """Of RESTATED and RECALLED: what they say; nothing where it cannot be, since it is later."""
+        data = self.key or b""
+        times_ns = struct.unpack_from(f"={len(data) // 8}Q", data)
+        return times_ns if all(time_ns <= self.time_ns for time_ns in times_ns) else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,6 +304,14 @@ class Ledger:
             end = begin + RECORDS_AT_ONCE
             self._write_records(_records(time_ns, item_id, kinds[begin:end], keys[begin:end]))
 
+    def restate(self, time_ns: int, item_id: int, started_ns: int, times_ns: Sequence[int]) -> None:
+        """Add records of a lower bound's state, to be there when those that led to it have aged out."""
+        numbers = (started_ns, *times_ns)
+        parts = [numbers[begin : begin + _TIMES] for begin in range(0, len(numbers), _TIMES)]
+        first, *more = (struct.pack(f"={len(part)}Q", *part) for part in parts)
+        self.count(time_ns, item_id, Counted.RESTATED, (first,))
+        self.count(time_ns, item_id, Counted.RECALLED, more)
+
     def _write_records(self, records: bytes) -> None:
         head = self._head + len(records) // _RECORD_BYTES
         if head > self._tip:
@@ -307,6 +325,11 @@ class Ledger:
         self._memory[_JOURNAL_AT : _JOURNAL_AT + len(rest)] = rest
         self._head = head
         self._words[_READ_AGAIN] = max(head, self._words[_READ_AGAIN])
+
+    @property
+    def written(self) -> int:
+        """How many records there ever were."""
+        return self._head
 
     @property
     def uncommitted(self) -> int:
@@ -452,6 +475,11 @@ class Ledger:
     def statistics(self) -> tuple[int, int, int]:
         """Give the bytes read, matches counted and bounds passed since the service started."""
         return self._words[_READ_BYTES], self._words[_MATCHES], self._words[_FIRED]
+
+
+def restated_records(matches: int) -> int:
+    """Give how many records `Ledger.restate` adds for so many matches."""
+    return matches // _TIMES + 1
 
 
 def _records(time_ns: int, item_id: int, kinds: Sequence[Counted], keys: Sequence[bytes | None]) -> bytes:

@@ -20,11 +20,13 @@ def action_warnings(text: bytes) -> tuple[str, ...]:
     of a command, after assignments and wrappers such as sudo, for its name. What it says is worth reading;
     that it says nothing proves nothing. Raises TemplateError like parse_template.
     """
-    tracker = Tracker(lex(text))
+    source = lex(text)
+    tracker = Tracker(source)
     tracker.translate()
     found = dict.fromkeys(tracker.warnings)
     for command in tracker.commands:
         found.update(dict.fromkeys(_command_warnings(command)))
+    found.update(dict.fromkeys(_arithmetic_warnings(source, tracker.commands)))
     return tuple(found)
 
 
@@ -36,6 +38,7 @@ class _Parser:
     other_options: str = ""  # letters of options whose argument is not
     operand: bool = False  # the first operand is source, unless an option gave some
     everything: bool = False  # so are all arguments
+    declares: bool = False  # so are all but plain NAME=VALUE
     permutes: bool = False  # options may stand after operands
 
 
@@ -48,10 +51,15 @@ _PARSERS = {
     **dict.fromkeys(_RUNNERS, _Parser("c", permutes=True)),
     **dict.fromkeys(_AWKS, _Parser("e", "vFfi", operand=True)),
     **dict.fromkeys(_REMOTES, _Parser(everything=True)),
-    # bash looks for array subscripts, and runs the commands in them, in the last three and in names after -v.
+    # bash looks for array subscripts, and runs the commands in them, in the last three and in names after -v
+    # or -p, and in what it declares, unless that is plainly NAME=VALUE.
     **dict.fromkeys(("eval", "trap", "let", "read", "unset"), _Parser(everything=True)),
     **dict.fromkeys(("[", "[[", "test"), _Parser("v", permutes=True)),
+    **dict.fromkeys(("declare", "export", "local", "readonly", "typeset"), _Parser(declares=True)),
+    **dict.fromkeys(("mapfile", "readarray"), _Parser("C", "cdnOsu")),
+    "compgen": _Parser("CW", "AFGPSVX"),
     "printf": _Parser("v"),
+    "wait": _Parser("p"),
     **dict.fromkeys(("perl", "ruby"), _Parser("eE", "IMm")),
     **dict.fromkeys(("python", "python3"), _Parser("c", "WX")),
     **dict.fromkeys(("mariadb", "mysql", "node"), _Parser("e", permutes=True)),
@@ -64,7 +72,20 @@ _WRAPPER = re.compile(
     "|setsid|stdbuf|sudo|systemd-run|taskset|time|timeout|unshare|watch|xargs"
 )
 _KEYWORDS = frozenset(("!", "{", "do", "elif", "else", "if", "then", "until", "while"))
-_ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\+?=")
+_ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?:\[[^]]*\])?\+?=")
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_LOGGED = re.compile("LOGNOT_(?:LINE|[0-9]+)")
+# What bash computes, by what is before it and after it.
+_COMPUTED = (
+    (re.compile(r"\(\("), "))"),
+    (re.compile(r"\[\["), "]]"),
+    (re.compile(r"(?:[A-Za-z0-9_]|\$)\["), "]"),
+    (re.compile(r"\$\{[A-Za-z0-9_]+:(?![-=?+])"), "}"),
+    (re.compile(r"\blet\b"), "\n"),
+)
+_COMPARED = re.compile(" -(?:eq|ne|lt|le|gt|ge|v) ")  # in [[ ]], which is no arithmetic without
+_INTEGERS = frozenset(("HISTCMD", "OPTIND", "RANDOM", "SRANDOM"))  # of bash: what is assigned is computed
 
 
 def _command_warnings(words: list[Word]) -> Iterator[str]:
@@ -81,6 +102,38 @@ def _command_warnings(words: list[Word]) -> Iterator[str]:
         parser = _PARSERS.get(name)
         if parser and any(word.has_value for word in _code(parser, words[index + 1 :])):
             yield f"{name} parses text from the log as its own source: {_advice(name)}"
+
+
+def _arithmetic_warnings(source: str, commands: list[list[Word]]) -> Iterator[str]:
+    """Say which names that hold text from the log bash computes with: it runs the commands in a subscript."""
+    held = {name for command in commands for name in _assigned(command)}
+    names = held & _INTEGERS
+    for begin, end in _COMPUTED:
+        for rest in begin.split(source)[1:]:
+            inside = rest.partition(end)[0]
+            if end != "]]" or _COMPARED.search(inside):
+                names.update(
+                    name for name in _NAME.findall(inside) if name in held or _LOGGED.fullmatch(name)
+                )
+    for name in sorted(names):
+        yield (
+            f"text from the log in arithmetic, as {name}: bash runs the commands in it; "
+            "check first for a number"
+        )
+
+
+def _assigned(words: list[Word]) -> Iterator[str]:
+    """Give the names that a command gives text from the log to."""
+    if len(words) > 1 and words[0].bare in ("for", "select") and any(map(_is_logged, words[2:])):
+        yield words[1].text
+    for word in words:
+        assignment = _ASSIGNMENT.match(word.text)
+        if assignment and _is_logged(word):
+            yield assignment[1]
+
+
+def _is_logged(word: Word) -> bool:
+    return word.has_value or _LOGGED.search(word.text) is not None
 
 
 def _basename(word: Word) -> str:
@@ -101,6 +154,10 @@ def _code(parser: _Parser, arguments: list[Word]) -> Iterator[Word]:
     """Give those arguments that `parser` reads as source."""
     if parser.everything:
         yield from arguments
+        return
+    if parser.declares:
+        as_code = any(re.match("-[A-Za-z]*[aAin]", word.bare) for word in arguments)
+        yield from (word for word in arguments if as_code or not _ASSIGNMENT.match(word.text))
         return
     operand = parser.operand
     rest = iter(arguments)

@@ -11,14 +11,14 @@ from contextlib import suppress
 
 from lognot.errors import OpenRefusedError, reason_of
 from lognot.journal import INFO, WARNING, Event, Journal
-from lognot.ledger import MAX_OFFSET, Ledger
+from lognot.ledger import MAX_OFFSET, Ledger, Position
 from lognot.messages import LogLooked, Start, StreamUnwritten
 from lognot.opening import born, has_writer, open_log
 from lognot.quota import Quota, QuotaJournal
 from lognot.resuming import Resumption, say_lost
 from lognot.roll import Roll
-from lognot.state import Identity, SavedStream
-from lognot.streams import PASSING, Log, Send, Stream, Streams, leads_to_current
+from lognot.state import NOWHERE, Identity, SavedStream
+from lognot.streams import PASSING, Log, Send, Stream, Streams, is_newest, leads_to_current
 from lognot.unseen import Unseen
 from lognot.watch import WatchLimitError
 
@@ -92,6 +92,7 @@ class Logs:
 
     def _forget_saved(self, log: Log) -> None:
         """Go on with nothing that is not open."""
+        self._streams.leave(log, None)
         resumption = self._resumptions.pop(log.log_id, None)
         if resumption is not None:
             resumption.forget()
@@ -179,6 +180,7 @@ class Logs:
             if resumed:
                 self._take(log, fd, status)
                 self._finish_resuming(log)
+                self._streams.leave(log, None)
             else:
                 os.close(fd)
         except OpenRefusedError as error:
@@ -217,7 +219,11 @@ class Logs:
             text = f"log '{log.path}' {verb}, will be tried again {when}: {trouble}"
             log.say(event, WARNING, text)
         log.trouble = trouble
+        if not (log.streams or log.left or log_id in self._resumptions):
+            self._leave_nothing(log)
         self._streams.send(LogLooked(log_id, log.current, tuple(log.directories)), -1)
+        if log_id not in self._resumptions:
+            self._push_out(log)  # not before: the monitor keeps the file that it takes for the current one
 
     def limited(self) -> list[int]:
         """Give the logs to look at again in a while, since nothing will say when.
@@ -265,19 +271,43 @@ class Logs:
         if stream.start is Start.LEFTOVER and not stream.accepted:
             self._refused(log, stream)
             return
+        is_there = True
         with suppress(OSError):  # its server is gone, or knows the file no more: ENOTCONN, ESTALE
-            if os.fstat(stream.fd).st_nlink:
+            is_there = os.fstat(stream.fd).st_nlink > 0
+            if is_there:
                 log.remembered[stream.identity, born(stream.fd)] = self._streams.position(stream)
                 while len(log.remembered) > MAX_REMEMBERED:
                     log.remembered.popitem(last=False)
         resumption = self._resumptions.get(log.log_id)
-        if resumption is None:
-            self._streams.close(log, stream)
-        else:
+        if resumption is not None:
             resumption.done(stream)
+        else:
+            self._close(log, stream, is_there=is_there)
         if stream_id == log.current:  # the path came to lead to it again just now
             log.current = 0
             self.look(log.log_id)
+
+    def _close(self, log: Log, stream: Stream, *, is_there: bool) -> None:
+        """Let a file go. If it was the last one of its log, the next service goes on from there.
+
+        Args:
+            is_there: it has a name, by which it may come back.
+        """
+        is_last = log.resumes and log.current in (0, stream.stream_id) and is_newest(log, stream)
+        if is_last and is_there:
+            self._streams.leave(log, self._streams.shelve(log, stream))
+            return
+        if is_last:
+            self._leave_nothing(log)
+        self._streams.close(log, stream)
+
+    def _leave_nothing(self, log: Log) -> None:
+        """Have the next service read what it finds from its first byte, as this one would."""
+        if log.resumes and log.start is Start.BEGIN:
+            try:
+                self._streams.leave(log, self._streams.reserve(log, SavedStream(NOWHERE, Position(0))))
+            except OSError:  # too many files are open
+                log.limited = True
 
     def _note_first(self, log: Log) -> None:
         """Note where a log ends whose history is of no interest: what comes now is to be read later."""
@@ -312,7 +342,7 @@ class Logs:
             resumption.emptied(stream)
             self.look(log.log_id)
         elif resumption is None:
-            self._streams.close(log, stream)
+            self._close(log, stream, is_there=False)
             say_lost(log, "is another one by now")
         elif resumption.refused(stream):
             self.look(log.log_id)
@@ -336,7 +366,6 @@ class Logs:
         """
         if self._is_followed(log):
             self._unseen.open(log)
-            self._push_out(log)
         elif log.start is Start.END:  # it may have left while the path was walked
             self._unseen.pass_over(log)
 
@@ -374,6 +403,7 @@ class Logs:
                     self._streams.pass_on(log, stream)
                 if log.current != stream.stream_id:
                     log.current = stream.stream_id
+                    stream.pushed_out = False
                     log.say(Event.LOG_OPENED, INFO, f"log '{log.path}' is back")
                 return
         if log.first_seen is not None and log.start is Start.END and log.first_seen[0] != identity:
@@ -399,13 +429,14 @@ class Logs:
         log.start = Start.BEGIN
         log.first_seen = None
         log.say(event, INFO, text)
-        self._push_out(log)
 
     def _push_out(self, log: Log) -> None:
         """Let go of the oldest files where there are too many, when they were read."""
         for old in _pushed_out(log):
-            log.streams[old].accepted = True
-            self._streams.send(StreamUnwritten(old), -1)
+            stream = log.streams[old]
+            if not stream.pushed_out:
+                stream.accepted = stream.pushed_out = True
+                self._streams.send(StreamUnwritten(old), -1)
 
     def _known(self, log: Log, fd: int, identity: Identity) -> SavedStream | None:
         """Give how far the file was read that a path leads to; None: nobody knows of it."""

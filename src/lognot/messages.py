@@ -70,6 +70,7 @@ class Notice(IntEnum):
     LINES_LEFT_OUT = 17  # about such an item; number: lines; text: one of them
     END_LOST = 18  # about a log: a file of it is not what was read up to its end
     LEFT_UNREAD = 19  # about a log; number: bytes that there was no time for
+    EMPTIED_UNSEEN = 20  # about a log: it was truncated while no monitor looked
 
 
 class Message:

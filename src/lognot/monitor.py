@@ -17,6 +17,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 
 from lognot import messages as m
 from lognot.channel import Channel, ChannelClosed
@@ -26,7 +27,7 @@ from lognot.files import Files, Stream
 from lognot.frequency import NEVER_NS
 from lognot.guard import LONG_LINE_BYTES, SearchGuard
 from lognot.journal import OWN_TAG, own_line_pattern
-from lognot.ledger import Counted, Ledger
+from lognot.ledger import JOURNAL_RECORDS, Counted, Ledger, restated_records
 from lognot.loop import Loop
 from lognot.messages import Kind, Notice
 from lognot.notes import Notes
@@ -37,6 +38,7 @@ from lognot.sandbox import Sandbox
 from lognot.scan import Failure, Hit, LeftOut, Overspent, Scanner
 from lognot.service import ORPHAN_S, ignore_stop_signals
 from lognot.settings import Item, config_from_json
+from lognot.size import newly_reached
 from lognot.tail import Block, size_of
 from lognot.users import Account
 
@@ -49,6 +51,9 @@ ADVANCED_EVERY_NS = 4 * 10**9
 # New containers until garbage is looked for: a flood makes thousands for each block, and hardly a circle.
 # With Python's own 700 a seventh of the time goes into looking.
 COLLECT_AFTER = 100_000
+# Records of the journal, after which it gets what lower bounds wait for once more, and how many these are.
+RESTATE_AFTER = JOURNAL_RECORDS // 4
+RESTATED_RECORDS = JOURNAL_RECORDS // 8
 QUOTE_BYTES = 1024  # of a line or key that is told to the log
 
 
@@ -101,6 +106,7 @@ class Monitor:
         self._scanners: dict[int, Scanner] = {}  # by log, where a rule looks at lines
         self._history_scanners: dict[int, Scanner | None] = {}  # by log: those of rules that resume
         self._down_rules: list[Rule] = []  # those with a lower bound
+        self._restated = -RESTATE_AFTER  # records that there were when they were restated
         self._replayed = False
         self._times_to_use_again = ledger.times_to_use_again()  # by item, until its log was read
         self._begun = False
@@ -128,6 +134,7 @@ class Monitor:
                 if not self._files.dirty:
                     self._times_to_use_again.clear()
             self._judge()
+            self._restate()
             self._files.commit()
             self._let_go()
         self._finish()
@@ -143,7 +150,7 @@ class Monitor:
             case m.LogOpened():
                 self._files.opened(message, fd)
             case m.LogLooked():
-                self._on_looked(message)
+                self._files.looked(message)
             case m.StreamUnwritten(stream_id):
                 self._files.unwritten(stream_id)
             case m.UseStartMark():
@@ -178,8 +185,8 @@ class Monitor:
             rule.use_engine(engine)
             rules[item_id] = rule
             rules_of[log_id].append(rule)
-        for log_id, of_log in rules_of.items():
-            self._begin_sizes(log_id, of_log)
+        for log_id in rules_of:
+            self._begin_sizes(log_id)
         self._rules, self._rules_of = rules, rules_of
         self._resumes = any(rule.resumes for rule in rules.values())
         self._down_rules = [rule for rule in rules.values() if rule.down is not None]
@@ -199,19 +206,12 @@ class Monitor:
             self._replayed = True
             self._replay()
 
-    def _begin_sizes(self, log_id: int, rules: list[Rule]) -> None:
-        """Have the rules that are new begin at the size that their log has now."""
-        current = self._files.current(log_id)
-        if current is None:
-            return
-        try:
-            size = size_of(current.fd)
-        except OSError:  # of a file system whose server is gone: the next read says so
-            return
-        if all(rule.size is None for rule in rules):  # else there may be something to do up to there
-            self._files.judged(current, size)
-        for rule in rules:
-            rule.first_size(size)
+    def _begin_sizes(self, log_id: int) -> None:
+        """Have the rules that are about to come begin at the size that their log has now."""
+        for stream in self._files.of_log(log_id):
+            self._check_size(stream)  # for those before them
+            with suppress(OSError):  # of a file system whose server is gone: the next read says so
+                self._files.judged(stream, size_of(stream.fd))
 
     def _scanner(self, rules: list[Rule]) -> Scanner:
         patterns = [(rule.item_id, rule.pattern) for rule in rules]
@@ -248,15 +248,6 @@ class Monitor:
             )
         return self._dispatchers[executor_id]
 
-    def _on_looked(self, message: m.LogLooked) -> None:
-        stream = self._files.looked(message)
-        for rule in self._rules_of[message.log_id] if stream else ():
-            if rule.size is None and stream:
-                known = stream.judged_size
-                rule.first_size(known if rule.resumes else max(known, stream.history))
-            else:
-                rule.restart_size()
-
     # Lines.
 
     def _behind(self) -> tuple[set[int], int]:
@@ -278,18 +269,16 @@ class Monitor:
     def _read(self, behind: Collection[int] = ()) -> None:
         self._now_ns = time.monotonic_ns()
         for stream, reading in self._files.readings(behind):
-            rules = self._rules_of[stream.log_id] if self._files.is_current(stream) else []
+            self._restate()  # for what the files before this one have brought
             if reading.truncated:
                 self._notes.say(Notice.TRUNCATED, stream.log_id)
-                for rule in rules:
-                    rule.restart_size()
             for block in reading.blocks:
                 if block.cut:
                     self._notes.say(Notice.LINE_CUT, stream.log_id)
                 self._scan(stream, block)
-            self._check_sizes(stream, rules)
-            if not reading.more:
-                for rule in rules:
+            self._check_size(stream)
+            if not reading.more and self._files.is_current(stream):
+                for rule in self._rules_of[stream.log_id]:
                     self._times_to_use_again.pop(rule.item_id, None)
 
     def _scan(self, stream: Stream, block: Block) -> None:
@@ -400,17 +389,21 @@ class Monitor:
             self._hold_on()
             dispatcher.run(action)
 
-    def _check_sizes(self, stream: Stream, rules: list[Rule]) -> None:
-        waiting = [(rule, rule.size) for rule in rules if rule.size is not None]
+    def _check_size(self, stream: Stream) -> None:
+        """Fire for each rule whose size the file has reached a multiple of since it was judged last."""
+        waiting = [rule for rule in self._rules_of.get(stream.log_id, ()) if rule.size_bytes]
         if not waiting:
             return
         try:
             size = size_of(stream.fd)
         except OSError:
             return
+        judged_size = stream.judged_size
         self._files.judged(stream, size)
-        for rule, wanted in waiting:
-            multiple = wanted.grown(size)
+        for rule in waiting:
+            # What was there before the start is of no interest to those that do not resume.
+            before = judged_size if rule.resumes else max(judged_size, stream.history)
+            multiple = newly_reached(rule.size_bytes, before, size)
             if multiple:
                 position = stream.tail.position_of(multiple)
                 self._ledger.add_statistics(0, 0, 1)
@@ -440,6 +433,25 @@ class Monitor:
                 self._fire(rule, m.RunAction(rule.item_id, Kind.DOWNBOUND, 0, deadline_ns, count, b"", ()))
             self._ledger.count(now_ns, rule.item_id, Counted.JUDGED)
             self._files.settle_records()
+
+    def _restate(self) -> None:
+        """Write down what the lower bounds wait for, before a flood of other items pushes it off the journal.
+
+        They would begin anew in the next monitor, and a silence of a day would never be one.
+        """
+        due = self._ledger.written >= self._restated + RESTATE_AFTER
+        if not due or not self._begun or self._times_to_use_again:
+            return
+        self._judge()  # what was missed is no part of a state
+        now_ns = time.monotonic_ns()
+        states = [(rule.item_id, *rule.down.state(now_ns)) for rule in self._down_rules if rule.down]
+        room = RESTATED_RECORDS
+        for item_id, started_ns, times_ns in sorted(states, key=lambda state: len(state[2])):
+            room -= restated_records(len(times_ns))
+            if room >= 0:
+                self._ledger.restate(now_ns, item_id, started_ns, times_ns)
+        self._restated = self._ledger.written
+        self._files.settle_records()
 
     # The end.
 

@@ -71,7 +71,10 @@ def _expansion(value: str) -> str:
 
 @dataclass(slots=True)
 class Word:
-    """A word of a command: its text without quotes, and what of it was bare (NUL for everything else)."""
+    """A word of a command: its text without quotes, and what of it was bare.
+
+    NUL stands for a value in the one, and for everything else in the other.
+    """
 
     text: str = ""
     bare: str = ""
@@ -91,14 +94,20 @@ class _Frame:
     word: Word | None = None
     words: list[Word] = field(default_factory=list)
     redirects: bool = False  # the next word is a file
+    elements: bool = False  # of an array in bash, NAME=( ): no commands
 
 
 # What is the same in every shell. Anything more involved is UnclearError.
 _SIMPLE_BRACES = re.compile(r"\$\{[A-Za-z0-9_@*#?!$-][A-Za-z0-9_@*#?!:=+%/., -]*\}")
 _SIMPLE_ARITHMETIC = re.compile(r"(?:[A-Za-z0-9_ \t+*/%<>=!&|^~?:,()-]|\$(?!\())*")
-_LOGGED = re.compile("LOGNOT_(?:LINE|[0-9])")
 _CLOSED_QUOTES = re.compile(r"""(?:[^'"]|'[^']*'|"[^"]*")*""")
 _SUBSCRIPT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\[")
+
+
+def _opens_subscript(frame: _Frame, word: Word) -> bool:
+    """Say whether bash may take what comes next in a word for an array's subscript, up to the next ]."""
+    begins = _SUBSCRIPT.match(word.bare) or (frame.elements and word.bare.startswith("["))
+    return bool(begins) and word.bare.count("[") > word.bare.count("]")
 
 
 class Tracker:
@@ -181,12 +190,19 @@ class Tracker:
     def _value(self, value: str, quoted: bool) -> None:
         inner = self._word()
         # The output of a command substitution becomes part of the words around it.
-        for word in [frame.word for frame in self._frames if frame.word is not None]:
+        for frame in self._frames:
+            word = frame.word
+            if word is None:
+                continue
             if not word.values:
                 self.words_with_values.append(word)
             word.values.append(value)
-            if _SUBSCRIPT.match(word.bare) and word.bare.count("[") > word.bare.count("]"):
-                raise TemplateError(f"{_shown(value)} after NAME[: bash runs it as arithmetic; quote the [")
+            word.text += "\0"
+            if _opens_subscript(frame, word):
+                opened = "[ in NAME=( )" if frame.elements else "NAME["
+                raise TemplateError(
+                    f"{_shown(value)} after {opened}: bash runs it as arithmetic; quote the ["
+                )
         inner.bare += "\0"
         self._out.append(_expansion(value) if quoted else f'"{_expansion(value)}"')
         self._at += 1
@@ -231,10 +247,6 @@ class Tracker:
         for offset, char in enumerate(inside[0] if inside else "", start):
             depth += (char == "(") - (char == ")")
             if depth == 0:
-                if _LOGGED.search(self.source, start, offset):
-                    self.warnings.append(
-                        "text from the log in $(( )): bash runs the commands in it; check first for a number"
-                    )
                 self._take(offset + 1 - self._at, "")
                 return
             if depth == 1 and self.source[offset + 1 : offset + 2] != ")":
@@ -277,6 +289,7 @@ class Tracker:
     def _operator(self, char: str) -> None:
         frame = self._frames[-1]
         following = self.source[self._at + 1 : self._at + 2]
+        elements = char == "(" and frame.word is not None and frame.word.bare.endswith("=")
         self._end_word()
         if char == "<" and following == "<":
             raise UnclearError("a value in or after a here-document: use printf '%s\\n' … | …")
@@ -291,7 +304,7 @@ class Tracker:
         self._out.append(self.source[self._at : self._at + length])
         self._at += length
         if char == "(":
-            self._frames.append(_Frame("("))
+            self._frames.append(_Frame("(", elements=elements))
         elif char == ")" and frame.opener:  # without an opener: a pattern of `case`
             self._frames.pop()
 
@@ -300,6 +313,8 @@ class Tracker:
         word, frame.word = frame.word, None
         if word is None:
             return
+        if _opens_subscript(frame, word):
+            raise UnclearError("a value after NAME[ that is not closed in one word: quote the [")
         if word.bare == "[[":
             raise UnclearError("a value in or after [[ ]]: bash takes numbers there for arithmetic, use [ ]")
         if word.bare == "case" and any(frame.opener == "$(" for frame in self._frames):
@@ -312,7 +327,7 @@ class Tracker:
 
     def _end_command(self) -> None:
         frame = self._frames[-1]
-        if frame.words:
+        if frame.words and not frame.elements:
             self.commands.append(frame.words)
-            frame.words = []
+        frame.words = []
         frame.redirects = False

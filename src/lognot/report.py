@@ -97,6 +97,7 @@ _ABOUT_LOGS = (
     Notice.END_LOST,
     Notice.POSITION_LOST,
     Notice.LEFT_UNREAD,
+    Notice.EMPTIED_UNSEEN,
 )
 
 
@@ -118,6 +119,12 @@ def note(journal: Journal | QuotaJournal, role: str, said: m.Note, item: Item | 
         case Notice.TRUNCATED:
             event, priority = Event.LOG_TRUNCATED, INFO
             sentence = f"log '{path}' was truncated, reading it from its beginning"
+        case Notice.EMPTIED_UNSEEN:
+            event, priority = Event.LOG_TRUNCATED, WARNING
+            sentence = (
+                f"log '{path}' was truncated while nobody looked, reading it from its beginning; "
+                "what was written just before may be missing"
+            )
         case Notice.MATCH_FAILED:
             event, priority = Event.MATCH_FAILED, WARNING
             sentence = (

@@ -17,10 +17,12 @@ from lognot.ledger import Position
 from lognot.messages import Start
 from lognot.opening import open_log, pass_by
 from lognot.rotated import Entry, copies, leftovers, list_files, on_other_device
-from lognot.state import Identity, SavedStream
-from lognot.streams import Log, Stream, Streams, raise_passing
+from lognot.state import NOWHERE, Identity, SavedStream
+from lognot.streams import MAX_OPEN, Log, Stream, Streams, raise_passing
 
-MAX_LEFTOVERS = 256  # files of one log that it was rotated to meanwhile: ten days, one an hour
+# Files of one log that it was rotated to meanwhile: ten days, one an hour. Not in one look, but until the
+# file that the path leads to is open: whoever holds a lease on one of them can put that off for ever.
+MAX_LEFTOVERS = 256
 
 
 class Resumption:
@@ -46,6 +48,8 @@ class Resumption:
         # opened, so that it stands there at every instant.
         self._saved = {one.identity: one for one in saved}
         self._last = last
+        # What a service has left that was still going on itself counts, too.
+        self._found = max(0, len(self._saved) - MAX_OPEN)  # files that nobody had read, opened so far
         self._done: set[Identity] = set()  # need no further look
         self._late = False  # the path led to nothing at first, so what comes may be new
         self._emptied: Identity | None = None  # what the path leads to has other bytes than were read
@@ -83,6 +87,7 @@ class Resumption:
             return False
         identity = (current.st_dev, current.st_ino) if current else None
         entries = self._entries()
+        self._done &= {self._last, *(entry.identity for entry in entries)}  # others cannot be found again
         if identity is not None:
             self._forget_trial(identity)
             self._follow_device({identity, *(entry.identity for entry in entries)})
@@ -97,15 +102,17 @@ class Resumption:
         if identity is not None and identity == self._emptied:
             self._begin_anew(self._saved[identity])
         if current is None:
-            if self._last in self._settled():
-                self.end()  # it was rotated away, and nothing came after it yet
+            if self._last == NOWHERE or self._last in self._settled():
+                # It was rotated away, and nothing came after it yet.
+                self._streams.leave(self._log, self._saved.pop(self._last, None))
+                self.end()
             else:
                 self._late = True  # what it is on may not be mounted yet
         return True
 
     def end(self) -> None:
         """Every file that is there was opened: those that are not will not come."""
-        if self._last not in self._settled():
+        if self._last != NOWHERE and self._last not in self._settled():
             say_lost(self._log, "is gone, so what was written to it after that is not read")
         self.forget()
 
@@ -208,7 +215,8 @@ class Resumption:
         """Leave out the oldest files that nobody has read, where there are too many: others need room too."""
         known = self._saved.keys() | self._settled()
         unread = [entry.identity for entry in found if entry.identity not in known]
-        left_out = set(unread[: max(0, len(unread) - MAX_LEFTOVERS)])
+        room = max(0, MAX_LEFTOVERS - self._found)
+        left_out = set(unread[: max(0, len(unread) - room)])
         if left_out:
             self._done |= left_out
             text = (
@@ -225,8 +233,10 @@ class Resumption:
             OSError: a limit of the system was met.
         """
         path, one = self._beside(entry), self.position(entry.identity)
+        is_known = entry.identity in self._saved
         try:
             self._add(path, one)
+            self._found += not is_known
         except (OpenRefusedError, OSError) as error:
             raise_passing(error)
             self._done.add(entry.identity)

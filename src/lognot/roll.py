@@ -4,8 +4,8 @@ It holds the ledger, which is exact at every instant, and beside it what the sup
 file each slot of the ledger is about, and which item each number means. So a new service goes on exactly
 where the last one ended, also after SIGKILL; only the file on disk (state.py) survives a reboot.
 
-The roll is mapped so that children do not inherit it: a monitor, which the ledger is shared with, can neither
-read nor change it.
+The roll is mapped so that children do not inherit it, and what they hold to keep others away is a file beside
+it: a monitor, which the ledger is shared with, can neither read nor change it.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from lognot.state import KEY_BYTES, Identity
 MAGIC = b"lognot 2"  # another one for any other layout, of the ledger too
 DIGEST_BYTES = 16
 SECRET_BYTES = 32
+NO_KEY = bytes(KEY_BYTES)
 LOCKED_S = ORPHAN_S + 1.0
 LOCK_RETRY_S = 0.02
 
@@ -39,6 +40,7 @@ _SLOT = struct.Struct(f"=QQQB{DIGEST_BYTES}s")  # stream, device, inode, whether
 _COUNT_AT = 64
 _WORD_BYTES = 8
 _COUNT = struct.Struct("=Q")  # of items
+_EARLIER_AT = 128  # key of the state before; older versions have left it zero
 _ITEM = struct.Struct(f"=I{DIGEST_BYTES}s")  # number, what it is
 _SLOTS_AT = 4096
 _SLOT_BYTES = 64
@@ -69,14 +71,14 @@ class Roll:
     """The memory.
 
     Args:
-        path: of the file, made where it is not there.
+        path: of the file, made where it is not there. Beside it is PATH.lock.
 
     Attributes:
         ledger: memory for the ledger, which is shared with children.
-        key: of the state that it belongs to; all zeros in a new one.
+        key: of the state that it belongs to; NO_KEY in a new one.
         secret: the ledger's.
-        lock_fd: whoever holds it too uses the memory, as every monitor does: one that sees through what a
-            killed service was about still writes there.
+        lock_fd: of an empty file. Whoever holds it too uses the memory, as every monitor does: one that
+            sees through what a killed service was about still writes there.
 
     Raises:
         OSError: it cannot be had (open(2), posix_fallocate(3), mmap(2)).
@@ -84,7 +86,7 @@ class Roll:
     """
 
     def __init__(self, path: str) -> None:
-        self.lock_fd = os.open(path, _FLAGS | os.O_RDONLY, 0o600)
+        self.lock_fd = os.open(f"{path}.lock", _FLAGS | os.O_RDONLY, 0o600)
         try:
             if not _locked(self.lock_fd):
                 raise StateError(f"'{path}' is still in use by what is left of a lognot that was killed")
@@ -94,7 +96,7 @@ class Roll:
             raise
         magic, self.key, self.secret = _HEADER.unpack_from(self._memory)
         if magic != MAGIC:
-            self.begin(bytes(KEY_BYTES), bytes(SECRET_BYTES))
+            self.begin(NO_KEY, bytes(SECRET_BYTES))
 
     def _map(self, path: str) -> None:
         fd = os.open(path, _FLAGS | os.O_RDWR, 0o600)
@@ -114,13 +116,23 @@ class Roll:
         """Let another service have it."""
         os.close(self.lock_fd)
 
-    def begin(self, key: bytes, secret: bytes) -> None:
-        """Forget everything, and belong to another state."""
+    @property
+    def earlier(self) -> bytes:
+        """The key of the state that it has begun from, as long as that may not have been replaced."""
+        return self._memory[_EARLIER_AT : _EARLIER_AT + KEY_BYTES]
+
+    def begin(self, key: bytes, secret: bytes, earlier: bytes = NO_KEY) -> None:
+        """Forget everything, and belong to another state; to `earlier`, too, until `forget_earlier`."""
         self._memory[:_WORD_BYTES] = bytes(_WORD_BYTES)
         self._memory[:] = bytes(_ROLL_BYTES)
         self.ledger[:] = bytes(LEDGER_BYTES)
         self.key, self.secret = key, secret
+        self._memory[_EARLIER_AT : _EARLIER_AT + KEY_BYTES] = earlier
         self._put(0, _HEADER.pack(MAGIC, key, secret))
+
+    def forget_earlier(self) -> None:
+        """The state before is no more: it was replaced."""
+        self._memory[_EARLIER_AT : _EARLIER_AT + KEY_BYTES] = NO_KEY
 
     def put(self, entry: Listed) -> None:
         """Say what a slot is about; the ledger has its position already.

@@ -1,4 +1,4 @@
-"""An item at work: its pattern, its windows, its size. Monitor only; no I/O.
+"""An item at work: its pattern, its windows. Monitor only; no I/O.
 
 The item says what is wanted and never changes; the rule is what has been seen so far. It lives on when the
 config is reloaded and the item is still the same.
@@ -14,7 +14,6 @@ from lognot.ledger import Counted, Record
 from lognot.messages import Kind
 from lognot.pattern import Pattern, compile_pattern
 from lognot.settings import Item
-from lognot.size import SizeMultiple
 
 _NS = 10**9
 
@@ -32,7 +31,6 @@ class Rule:
         pattern: the compiled regex, after `use_engine`.
         budget: what its regex may cost.
         down: the lower bound, None without one.
-        size: the size that it waits for; None without one, and until the log is there.
     """
 
     pattern: Pattern
@@ -46,7 +44,6 @@ class Rule:
         self._engine = ""
         self._up = UpBound(item.upbound.count, item.upbound.seconds * _NS)
         self.down = DownBound(item.downbound.count, item.downbound.seconds * _NS) if item.downbound else None
-        self.size: SizeMultiple | None = None
         self._evicted = 0
         self._started = False
         self._actions = {
@@ -63,6 +60,11 @@ class Rule:
     def resumes(self) -> bool:
         """Lines that were written before lognot started matter to it."""
         return self._item.resume
+
+    @property
+    def size_bytes(self) -> int:
+        """It waits for multiples of this size; 0: for none."""
+        return self._item.size or 0
 
     @property
     def wants_lines(self) -> bool:
@@ -82,16 +84,6 @@ class Rule:
         if engine != self._engine:
             self.pattern = compile_pattern(self._item.regex, engine)
             self._engine = engine
-
-    def first_size(self, size_bytes: int) -> None:
-        """Take the size that the log has now as the one that is of no interest, if none is known."""
-        if self._item.size and self.size is None:
-            self.size = SizeMultiple(self._item.size, size_bytes)
-
-    def restart_size(self) -> None:
-        """The log was truncated, or another file took its place: its size counts from zero."""
-        if self.size is not None:
-            self.size.restart()
 
     def key_of(self, line: bytes, match: object) -> bytes | None:
         """Give the compact key that a match is counted for; None: matches are not told apart."""
@@ -126,6 +118,13 @@ class Rule:
                 self.start(record.time_ns)
             case Counted.JUDGED if self.down is not None:
                 self.down.judge(record.time_ns)
+            case Counted.RESTATED if self.down is not None and record.times_ns:
+                started_ns, *times_ns = record.times_ns
+                self._started = True
+                self.down.restore(started_ns)
+                self.down.recall(times_ns)
+            case Counted.RECALLED if self.down is not None:
+                self.down.recall(record.times_ns)
 
     def start(self, now_ns: int) -> bool:
         """Let the lower bound's deadline run, unless it does already; True when that is new."""

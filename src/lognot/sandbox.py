@@ -14,7 +14,7 @@ import os
 import signal
 import sys
 import warnings
-from fcntl import F_DUPFD_CLOEXEC, F_GETFD, F_GETFL, F_SETFD, F_SETFL
+from fcntl import F_DUPFD_CLOEXEC, F_GETFD, F_GETFL, F_SETFD
 from mmap import MAP_SHARED, PROT_EXEC
 from typing import Any
 
@@ -39,7 +39,9 @@ _CALLS = (
     *("rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "sigreturn", "sigaltstack", "restart_syscall"),
     *("exit", "exit_group"),
 )
-_FCNTL_COMMANDS = (F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_DUPFD_CLOEXEC)  # no lease, no owner of signals
+# No lease, no owner of signals. No flags of open files (F_SETFL) either: the next monitor gets the same open
+# files, and with O_DIRECT most reads of a log would fail. O_NONBLOCK is set by ioctl(2), and does no harm.
+_FCNTL_COMMANDS = (F_GETFD, F_SETFD, F_GETFL, F_DUPFD_CLOEXEC)
 _PR_SET_VMA = 0x53564D41  # linux/prctl.h: the C library names its memory, where a tunable asks for it
 _STANDARD_ERROR = 2  # is /dev/null; what a dying interpreter or C library prints
 _ALL_BITS = 0xFFFFFFFF  # of a C int

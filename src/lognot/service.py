@@ -11,11 +11,12 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import sdnotify
 
 from lognot.errors import LognotError
+from lognot.trust import open_directory_of
 
 STOP_GRACE_S = 10.0  # actions that run may finish; systemd's own patience is longer (TimeoutStopSec)
 END_ACTIONS_S = 8.0  # beyond the grace: an executor needs 5 s to end actions that ignore SIGTERM
@@ -124,6 +125,12 @@ def hold_standard_descriptors() -> None:
     os.close(fd)
 
 
+def ignore_requests() -> None:
+    """Ignore the signals that ask a service for something, until there is one: their default is to end it."""
+    for number in (signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+
+
 # What the roles ignore that the supervisor tells to stop: a terminal or a manager signals every process.
 IGNORED_BY_ROLES = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGPIPE)
 
@@ -160,27 +167,44 @@ class PidFile:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._path = os.fspath(path)
-        running = self._running()
+        self._name = os.path.basename(self._path)
+        with self._directory() as directory:
+            try:
+                self._take(directory)
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, self._path) from error
+
+    @contextlib.contextmanager
+    def _directory(self) -> Iterator[int]:
+        directory = open_directory_of(self._path)
+        try:
+            yield directory
+        finally:
+            os.close(directory)
+
+    def _take(self, directory: int) -> None:
+        running = self._running(directory)
         if running:
             raise LognotError(f"'{self._path}' names a lognot that runs: {running}")
         # A new file by its own name and then a rename: never a half-written one, never through a symlink.
-        temporary = f"{self._path}.{os.getpid()}"
+        temporary = f"{self._name}.{os.getpid()}"
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)  # of one that had our pid, and was killed just here
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+            os.unlink(temporary, dir_fd=directory)  # of one that had our pid, and was killed just here
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(temporary, flags, 0o644, dir_fd=directory)
         try:
             os.write(fd, f"{os.getpid()}\n".encode())
-            os.replace(temporary, self._path)
+            os.replace(temporary, self._name, src_dir_fd=directory, dst_dir_fd=directory)
         except OSError:
-            os.unlink(temporary)
+            os.unlink(temporary, dir_fd=directory)
             raise
         finally:
             os.close(fd)
 
-    def _running(self) -> int:
+    def _running(self, directory: int) -> int:
         """Give the pid in the file if it is that of another lognot that runs, else 0."""
         try:
-            pid = self._pid()
+            pid = self._pid(directory)
         except ValueError:
             return 0
         except OSError as error:
@@ -197,9 +221,10 @@ class PidFile:
             pass
         return pid if _may_be_lognot(pid) else 0
 
-    def _pid(self) -> int:
+    def _pid(self, directory: int) -> int:
         # Not through what somebody has put there for us: a link, or a FIFO that would make us wait.
-        fd = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        fd = os.open(self._name, flags, dir_fd=directory)
         try:
             return int(os.read(fd, 32))
         finally:
@@ -207,9 +232,9 @@ class PidFile:
 
     def remove(self) -> None:
         """Remove it, if it is still ours."""
-        with contextlib.suppress(OSError, ValueError):
-            if self._pid() == os.getpid():
-                os.unlink(self._path)
+        with contextlib.suppress(OSError, ValueError), self._directory() as directory:
+            if self._pid(directory) == os.getpid():
+                os.unlink(self._name, dir_fd=directory)
 
 
 def _may_be_lognot(pid: int) -> bool:

@@ -16,14 +16,14 @@ from functools import partial
 from lognot.channel import Channel
 from lognot.children import Child, ask_child, start_child
 from lognot.config import draft_config
-from lognot.continuity import Continuity, runtime_directory, state_directory
+from lognot.continuity import Continuity, forget, runtime_directory, state_directory
 from lognot.errors import ConfigError, LognotError, PatternError, Problem, StateError, in_reading_order
 from lognot.journal import ERROR, WARNING, Event, Journal, open_journal
 from lognot.launched import Launched, connect_executor
 from lognot.ledger import Ledger
 from lognot.messages import EXECUTOR_TO_SUPERVISOR, SUPERVISOR_TO_EXECUTOR
 from lognot.privileges import is_root, keep_supervisor_capabilities, set_process_title
-from lognot.service import Background, PidFile, hold_standard_descriptors, passed_listener
+from lognot.service import Background, PidFile, hold_standard_descriptors, ignore_requests, passed_listener
 from lognot.settings import Config
 from lognot.shown import printable
 from lognot.state import SavedLogs
@@ -150,6 +150,7 @@ class _Start:
             os.chdir(options.directory)
         elif options.daemon:
             os.chdir("/")
+        ignore_requests()  # who reads the pid file may send one at once
         background = Background() if options.daemon else None
         pid_file = PidFile(pid_path) if pid_path else None
         try:
@@ -209,10 +210,12 @@ class _Start:
             StateError: it cannot be trusted, or another service uses it.
         """
         resuming = {item.path for item in config.items if item.resume}
+        directory = state_directory(config, self._environment)
         if not resuming:
+            forget(directory, {item.path for item in config.items}, journal)
             return None, {}
         try:
-            continuity = Continuity(state_directory(config, self._environment), journal)
+            continuity = Continuity(directory, journal)
         except OSError as error:
             journal.write(Event.STATE_FAILED, ERROR, f"nothing is kept for a restart: {error}")
             return None, {}

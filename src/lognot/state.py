@@ -22,6 +22,8 @@ KEY_BYTES = 16
 MAX_PIDS = 16
 
 Identity = tuple[int, int]  # device and inode
+# No file has it: in the place of one, it says that a log's path led to nothing and nothing of it is left.
+NOWHERE: Identity = (0, 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,9 @@ from lognot.state import Identity, SavedStream
 # EAGAIN: somebody holds a lease on the file and was now asked to give it up (fcntl(2), F_SETLEASE).
 PASSING = (*LIMITS, errno.EAGAIN)
 
+# Files of one log, beside those that it was rotated to while lognot did not run: others need room, too.
+MAX_OPEN = 64
+
 Send = Callable[[Message, int], None]
 
 
@@ -43,6 +46,7 @@ class Stream:
     generation: int = 0  # truncations before it was opened
     accepted: bool = False  # LEFTOVER: the monitor has found the bytes that it should have
     wd: int = 0
+    pushed_out: bool = False  # the monitor that runs was told to let it go, for there are newer ones
 
 
 @dataclass(slots=True)
@@ -61,11 +65,17 @@ class Log:
     trouble: str = ""  # why there is no current stream, as last said
     remembered: OrderedDict[tuple[Identity, bytes], Position] = field(default_factory=OrderedDict)
     resumes: bool = False  # the next service is to go on with it
+    left: SavedStream | None = None  # what it goes on from, in a slot, when the path leads to nothing
 
     @property
     def identities(self) -> set[Identity]:
         """The files that are open."""
         return {stream.identity for stream in self.streams.values()}
+
+    @property
+    def seen(self) -> int:
+        """How many files are open that its path has led to since the start."""
+        return sum(stream.start is not Start.LEFTOVER for stream in self.streams.values())
 
     def say(self, event: Event, priority: int, text: str) -> None:
         """Write of it into our own log."""
@@ -170,6 +180,9 @@ class Streams:
         Raises:
             OSError: it cannot be watched, or too many files are open; what it had is kept.
         """
+        if start is not Start.LEFTOVER and log.seen >= MAX_OPEN:
+            os.close(fd)
+            raise too_many_open(MAX_OPEN)
         kept = one is not None and one.slot >= 0
         if one is not None and kept:
             slot, known = one.slot, one.position
@@ -250,6 +263,7 @@ class Streams:
             self.release([wd])
             raise
         stream.wd = wd
+        stream.pushed_out = False  # a new monitor was told nothing
 
     def withdraw(self, stream: Stream) -> None:
         """Watch a stream no more, until it is passed on again."""
@@ -262,8 +276,8 @@ class Streams:
         return replace(self._ledger.position(stream.slot), stream_id=stream.stream_id)
 
     def positions(self, log: Log) -> list[SavedStream]:
-        """Give how far the open files of a log were read."""
-        found = []
+        """Give how far the open files of a log were read, and what stands for those that are not."""
+        found = [log.left] if log.left is not None else []
         for stream in log.streams.values():
             position = self.position(stream)
             if position.offset == NOT_BEGUN:
@@ -278,6 +292,12 @@ class Streams:
         one = SavedStream(stream.identity, self.position(stream), stream.slot)
         self.close(log, stream, free=False)
         return one
+
+    def leave(self, log: Log, one: SavedStream | None) -> None:
+        """Have the next service go on from a file that is not open; None: from those that are."""
+        old, log.left = log.left, one
+        if old is not None:
+            self.free(old.slot)
 
     def close(self, log: Log, stream: Stream, *, free: bool = True) -> None:
         """Let a stream go, and its slot unless told not to (`free`)."""
@@ -300,6 +320,12 @@ def newest(log: Log) -> Stream | None:
     )
 
 
+def is_newest(log: Log, stream: Stream) -> bool:
+    """Say whether a log's path has led to none after this one, as far as is known."""
+    left_id = log.left.position.stream_id if log.left is not None else 0
+    return stream.stream_id >= max(left_id, *log.streams)
+
+
 def leads_to_current(log: Log) -> bool:
     """Say whether a log's path leads to the file that it led to; asked by name, which takes nothing."""
     stream = log.streams.get(log.current)
@@ -307,6 +333,11 @@ def leads_to_current(log: Log) -> bool:
         status = os.stat(log.path)
         return stream is not None and stream.identity == (status.st_dev, status.st_ino)
     return False
+
+
+def too_many_open(limit: int) -> OSError:
+    """Give the error for a log of which so many files are open that another one has to wait."""
+    return OSError(errno.EAGAIN, f"it is rotated faster than it is read: {limit} files of it are open")
 
 
 def raise_passing(error: Exception) -> None:

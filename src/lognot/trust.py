@@ -11,6 +11,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 MAX_SYMLINKS = 40  # as the kernel (path_resolution(7))
@@ -59,12 +61,14 @@ def open_to_append(path: str, mode: int) -> int:
     reach = reach_of(path) if os.geteuid() == 0 else Reach(path)
     if not reach.wrong:
         return os.open(path, flags, mode)
-    try:
-        fd = _open_below(reach, flags, mode)
-    except OSError as error:
-        if error.errno not in (errno.ELOOP, errno.ENOTDIR):
-            raise
-        raise OSError(error.errno, f"leads over a symbolic link, though {reach.wrong}", path) from error
+    with _links_named(path, reach):
+        directory = _open_below(reach.place, reach.rest[:-1])
+        try:
+            # Not to wait at a FIFO; in a regular file it means nothing.
+            quick = flags | os.O_NOFOLLOW | os.O_NONBLOCK
+            fd = os.open(reach.rest[-1], quick, mode, dir_fd=directory)
+        finally:
+            os.close(directory)
     status = os.fstat(fd)
     if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
         return fd
@@ -72,18 +76,66 @@ def open_to_append(path: str, mode: int) -> int:
     raise OSError(errno.EPERM, f"is not a regular file with one name, though {reach.wrong}", path)
 
 
-def _open_below(reach: Reach, flags: int, mode: int) -> int:
-    directory = os.open(reach.place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+def open_directory_of(path: str) -> int:
+    """Open the directory in which a path's last name is, and give its descriptor (O_PATH) to the caller.
+
+    As root, no link to the directory is followed in a place where others than root could have put it. What
+    the last name is, is not looked at.
+
+    Raises:
+        OSError: it cannot be opened, or is refused; the reason says why.
+    """
+    directory = os.path.dirname(path)
+    reach = reach_of(directory) if os.geteuid() == 0 else Reach(directory or ".")
+    with _links_named(path, reach):
+        return _open_below(reach.place, reach.rest)
+
+
+def make_directory(path: str, mode: int) -> str:
+    """Make a directory where there is none, and those on the way to it; give what `refusal` says of it.
+
+    As root, nothing is made where others than root decide what is there.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    if os.geteuid() != 0:
+        os.makedirs(path, mode, exist_ok=True)
+        return ""
+    path = os.path.join(os.getcwd(), path).rstrip("/") or "/"
+    if not os.path.lexists(path):
+        above = os.path.dirname(path)
+        wrong = "" if os.path.lexists(above) else make_directory(above, 0o777)
+        reach = reach_of(path)
+        # What is not there yet in a sticky directory of root's can be made, and is root's then.
+        if wrong or (reach.wrong and not (len(reach.rest) == 1 and _is_roots_sticky(os.lstat(reach.place)))):
+            return wrong or reach.wrong
+        os.mkdir(path, mode)
+    return refusal(path)
+
+
+@contextmanager
+def _links_named(path: str, reach: Reach) -> Iterator[None]:
+    """Say of a link that is not followed that it is why a path cannot be opened."""
     try:
-        for name in reach.rest[:-1]:
+        yield
+    except OSError as error:
+        if not reach.wrong or error.errno not in (errno.ELOOP, errno.ENOTDIR):
+            raise
+        raise OSError(error.errno, f"leads over a symbolic link, though {reach.wrong}", path) from error
+
+
+def _open_below(place: str, names: Iterable[str]) -> int:
+    """Open a directory, the names below it followed one by one and over no link."""
+    directory = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    for name in names:
+        try:
             step = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
             below = os.open(name, step, dir_fd=directory)
+        finally:
             os.close(directory)
-            directory = below
-        # Not to wait at a FIFO; in a regular file it means nothing.
-        return os.open(reach.rest[-1], flags | os.O_NOFOLLOW | os.O_NONBLOCK, mode, dir_fd=directory)
-    finally:
-        os.close(directory)
+        directory = below
+    return directory
 
 
 def reach_of(path: str) -> Reach:
@@ -101,7 +153,7 @@ def reach_of(path: str) -> Reach:
             return Reach(path, is_descriptor=True)
         directory = os.lstat(place)
         wrong = _wrong(place, directory)
-        if wrong and not (directory.st_uid == 0 and directory.st_mode & stat.S_ISVTX):
+        if wrong and not _is_roots_sticky(directory):
             return Reach(place, tuple(reversed(names)), wrong)
         name = names.pop()
         if name == "..":
@@ -130,6 +182,11 @@ def reach_of(path: str) -> Reach:
         else:
             place = entry_place
     return Reach(place)
+
+
+def _is_roots_sticky(directory: os.stat_result) -> bool:
+    """Say whether nobody but root can rename or remove what is root's in a directory."""
+    return directory.st_uid == 0 and bool(directory.st_mode & stat.S_ISVTX)
 
 
 def _names(path: str) -> list[str]:

@@ -19,9 +19,9 @@ from lognot.renames import Renames
 from lognot.rotated import leftovers, list_files
 from lognot.shown import counted
 from lognot.state import SavedStream
-from lognot.streams import Log, Streams, leads_to_current, newest, raise_passing
+from lognot.streams import Log, Streams, leads_to_current, newest, raise_passing, too_many_open
 
-MAX_AT_ONCE = 64  # files of one log: the other logs wait meanwhile
+MAX_AT_ONCE = 32  # files of one log are open, then the next ones wait: what its path leads to needs room, too
 MAX_LISTED = 4096  # files of a directory, for the same reason
 MAX_MISSES = 3  # that often there is nothing where a file was moved to
 MAX_TRIES = 100  # to open files that are moved on just then, in one look
@@ -80,15 +80,35 @@ class Unseen:
         given_up = self._renames.take_given_up(log.log_id)
         if given_up:
             _say_given_up(log, f"more than {MAX_FILES} times", given_up)
+        room = max(0, MAX_AT_ONCE - log.seen)
         moved = self._renames.moved(log.log_id)
+        if len(moved) > room:  # those that wait could be let go before it is their turn, and be read twice
+            self._settle_open(log, moved)
+            moved = self._renames.moved(log.log_id)
         for file in moved:
             file.stream_id = file.stream_id or self._streams.number()
         tries = MAX_TRIES
-        for file in moved[:MAX_AT_ONCE]:
+        for file in moved[:room]:
             tries = self._open_moved(log, file, tries)
-        if self._renames.is_incomplete(log.log_id) and len(moved) <= MAX_AT_ONCE:
+        if self._renames.is_incomplete(log.log_id) and len(moved) <= room:
+            if log.seen > MAX_AT_ONCE:  # what is found by names is opened all at once, or not found again
+                raise too_many_open(MAX_AT_ONCE)
             self._open_newer(log)
             self._renames.complete(log.log_id)
+
+    def _settle_open(self, log: Log, moved: list[Moved]) -> None:
+        """Look no further for those files that are open, asked by name."""
+        directory, identities = os.path.dirname(log.path), log.identities
+        found = []
+        for file in moved:
+            with suppress(OSError):
+                status = os.lstat(os.path.join(directory, os.fsdecode(file.place[1]))) if file.place else None
+                if status and (status.st_dev, status.st_ino) in identities:
+                    found.append((file, file.place))
+        self._renames.read()
+        for file, place in found:
+            if file.place == place:
+                self._renames.settle(file)
 
     def _open_moved(self, log: Log, file: Moved, tries: int) -> int:
         """Open a file that has left the log's name, wherever it is by now; give the tries that are left.

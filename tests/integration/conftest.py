@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib.util
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from integration.harness import Service
 from integration.launching import LauncherService
+from integration.processes import Custom
 
 MEMORY = Path("/dev/shm")
 ENGINES = ["pcre2"] + (["pcre"] if importlib.util.find_spec("pcre") else [])
@@ -31,6 +32,22 @@ def service(tmp_path: Path) -> Iterator[Callable[..., Service]]:
     for one in made:
         one.end()
         print("\n".join(["Own log, its end:", *one.log.splitlines()[-200:]]))  # shown of a test that failed
+
+
+@pytest.fixture
+def custom(tmp_path: Path) -> Iterator[Callable[..., Custom]]:
+    """A function that makes a Custom behind a command prefix; it is ended after the test."""
+    made: list[Custom] = []
+
+    def make(config: str, *arguments: str, prefix: Sequence[str] = (), **options: object) -> Custom:
+        made.append(Custom(tmp_path, config, *arguments, **options))  # type: ignore[arg-type]
+        made[-1].prefix = prefix
+        return made[-1]
+
+    tmp_path.chmod(0o755)
+    yield make
+    for one in made:
+        one.end()
 
 
 @pytest.fixture

@@ -130,6 +130,20 @@ def test_other_places_are_named_where_the_usual_ones_are(tmp_path: Path) -> None
     assert (root / "srv/etc/lognot.conf").exists() and (root / "srv/etc/lognot.d").is_dir()
 
 
+@pytest.mark.parametrize("prefix", ["/usr", "/usr/local"])
+@pytest.mark.parametrize("more", [{}, {"DOCDIR": "/srv/it", "UNITDIR": "/srv/units", "CATALOGDIR": "/srv/c"}])
+def test_what_manuals_and_catalog_name_is_there(tmp_path: Path, prefix: str, more: dict[str, str]) -> None:
+    make("install", DESTDIR=tmp_path, PREFIX=prefix, **more)
+    files = {*UNITS, "lognot.conf", "lognot.catalog", "writing-rules.md"}
+    named = set()
+    for text in ("lognot.8", "lognot.conf.5", "lognot.catalog"):
+        [path] = tmp_path.rglob(text)
+        named |= {Path(word) for word in path.read_text().split() if word.startswith("/")}
+    named = {path for path in named if path.name in files}
+    assert {path.name for path in named} == files
+    assert [path for path in sorted(named) if not (tmp_path / path.relative_to("/")).exists()] == []
+
+
 def test_a_config_that_is_there_is_left_alone(tmp_path: Path) -> None:
     config, new = tmp_path / "etc/lognot.conf", tmp_path / "etc/lognot.conf.new"
     make("install", DESTDIR=tmp_path, PREFIX="/usr")

@@ -13,6 +13,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,6 @@ from integration.processes import (
     descriptors,
     ids,
     is_gone,
-    marked,
     runner,
     stat_fields,
     status,
@@ -799,6 +799,24 @@ def test_a_daemon_from_its_start_to_its_end(run: Run, log: Path, tmp_path: Path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["log", "lognot.conf", "out", "own.log"]
 
 
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1])
+def test_a_signal_as_soon_as_there_is_a_pid_file(run: Run, log: Path, tmp_path: Path, number: int) -> None:
+    path = tmp_path / "lognot.pid"
+
+    def send() -> None:
+        pid = int(wait_for(lambda: path.exists() and path.read_text(), "the pid file"))
+        os.kill(pid, number)
+
+    with ThreadPoolExecutor(1) as sender:
+        sent = sender.submit(send)
+        begun = run(*daemon(tmp_path))
+        sent.result()
+    assert (begun.returncode, begun.stdout, begun.stderr) == (0, b"", b"")
+    everything = run.processes()
+    os.kill(int(path.read_text()), signal.SIGTERM)
+    wait_gone(*everything)
+
+
 def test_a_stale_pid_file_does_not_hinder(run: Run, log: Path, tmp_path: Path) -> None:
     (tmp_path / "lognot.pid").write_text("4194304\n")  # above the largest pid
     assert run(*daemon(tmp_path)).returncode == 0
@@ -852,9 +870,3 @@ def test_a_winding_path_costs_its_log_only(service: Make, log: Path, tmp_path: P
     append(log, "word\n")
     wait_for(lambda: lines_of(tmp_path / "out") == ["word"], "the other item")
     assert "ended" not in lognot.log.replace("action ended", "")
-
-
-def test_marked_processes_are_found(run: Run) -> None:
-    """What the tests of leftovers stand on."""
-    assert os.environ.get("PATH")
-    assert os.getpid() in marked(f"PATH={os.environ['PATH']}")

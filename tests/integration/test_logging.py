@@ -7,7 +7,6 @@ import os
 import pty
 import re
 import select
-import shutil
 import signal
 import socket
 import struct
@@ -20,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from integration.environment.namespaces import own_mounts
 from integration.harness import PYTHON, SOURCE, Service, append, lines_of, wait_for
 from integration.processes import Custom, runner
 from lognot.journal import Event
@@ -330,16 +330,9 @@ def in_namespace(tmp_path: Path) -> list[str]:
         (tmp_path / "dev" / name).touch()
         binds.append(f"mount --bind /dev/{name} {tmp_path}/dev/{name}")
     (tmp_path / "dev" / "fd").symlink_to("/proc/self/fd")
-    script = " && ".join(
-        [*binds, f"mount --rbind {tmp_path}/dev /dev", f"mount --bind {tmp_path}/run /run", 'exec "$@"']
+    return own_mounts(
+        " && ".join([*binds, f"mount --rbind {tmp_path}/dev /dev", f"mount --bind {tmp_path}/run /run"])
     )
-    prefix = ["unshare", "-m", "--propagation", "private", "sh", "-c", script, "sh"]
-    if (
-        not shutil.which("unshare")
-        or subprocess.run([*prefix, "true"], check=False, capture_output=True).returncode
-    ):
-        pytest.skip("needs mount namespaces")
-    return prefix
 
 
 @pytest.mark.root

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +16,8 @@ from integration import accounts
 from integration.harness import PYTHON, Service, append, lines_of, wait_for
 from integration.moments import Moments
 from integration.processes import Custom
-from integration.writer import REGEX, Writer, assert_each_line_once, counting_items, wait_has_open
+from integration.writer import REGEX, Writer, assert_each_line_once, counting_items, held, wait_has_open
+from lognot.ledger import JOURNAL_RECORDS
 
 Make = Callable[..., Service]
 
@@ -102,6 +105,26 @@ def test_counts_survive(service: Make, tmp_path: Path) -> None:
     assert lognot.log.count("[COUNTED] fired") == 1
 
 
+def test_a_flood_and_a_kill_do_not_put_a_lower_bound_off(service: Make, tmp_path: Path) -> None:
+    """The flood pushes the bound's beginning off the journal: it began anew with the next monitor."""
+    flooded, quiet = tmp_path / "flooded", tmp_path / "quiet"
+    flooded.touch()
+    quiet.touch()
+    lognot = service(
+        f"[FLOODED]\npath = {flooded}\nregex = x\nupbound_freq = 1000000/3600\nupbound_action = true\n"
+        f"[SOON]\npath = {quiet}\ndownbound_freq = 1/2\ndownbound_action = true\n"
+        f"[LATER]\npath = {quiet}\ndownbound_freq = 1/5\ndownbound_action = true\n"
+    ).start()
+    for _ in range(JOURNAL_RECORDS // 10_000 + 1):
+        append(flooded, b"x\n" * 10_000)
+    lognot.wait_log(r"\[SOON\] fired")
+    kill_monitor(lognot)
+    begin_s = time.monotonic()
+    lognot.wait_log(r"\[LATER\] fired")
+    assert time.monotonic() - begin_s < 4.5, "it is due 3 seconds later, and 5 where it began anew"
+    assert lognot.stop() == 0
+
+
 def test_a_size_is_reached_once(service: Make, tmp_path: Path) -> None:
     """Also by a line that is not finished, and when nobody is left who knows that the action ran."""
     log, out, later = tmp_path / "log", tmp_path / "out", tmp_path / "later"
@@ -130,6 +153,34 @@ def test_a_size_is_reached_once(service: Make, tmp_path: Path) -> None:
     assert lognot.stop() == 0
     assert lines_of(out) == ["1", "2", "1"]
     assert lines_of(later) == ["2", "1"]
+
+
+def test_a_size_that_is_reached_just_before_a_rotation(service: Make, tmp_path: Path) -> None:
+    """While no monitor looks; and it is not reached again by a link that leads to the old file once more."""
+    log, link, out = tmp_path / "log", tmp_path / "link", tmp_path / "out"
+    log.touch()
+    link.symlink_to(log)
+    lognot = service(
+        f"[LOG]\npath = {log}\nsize = 1K\nsize_action = echo log >> {out}\n"
+        f"[LINK]\npath = {link}\nsize = 1K\nsize_action = echo link >> {out}\n"
+        "regex = ^end\nupbound_action = echo end seen\n"
+    ).start()
+    append(log, b"x" * 900 + b"\n")
+    with contextlib.suppress(ProcessLookupError), held(lognot.role("monitor")):  # it is killed
+        append(log, b"y" * 300 + b"\n")
+        log.rename(tmp_path / "log.1")
+        log.touch()
+        kill_monitor(lognot)
+    wait_count(out, 2)
+    rotated = lognot.log.count(f"log '{link}' was rotated")
+    for number, name in enumerate(("log.1", "log", "log.1"), 1):
+        (tmp_path / "next").symlink_to(name)
+        (tmp_path / "next").rename(link)
+        lognot.wait_log(f"log '{link}' was rotated", rotated + number)
+    append(tmp_path / "log.1", "end\n")
+    lognot.wait_log(r"\[LINK\] says: end seen")
+    assert lognot.stop() == 0
+    assert sorted(lines_of(out)) == ["link", "log"]
 
 
 def test_an_item_that_comes_later_begins_at_the_size_then(service: Make, tmp_path: Path) -> None:

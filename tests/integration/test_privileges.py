@@ -20,9 +20,10 @@ from pathlib import Path
 import pytest
 
 from integration.conftest import ENGINES
-from integration.harness import PYTHON, SOURCE, Service, append, capabilities, lines_of, wait_for
+from integration.harness import SOURCE, Service, append, capabilities, lines_of, wait_for
 from integration.processes import (
     Custom,
+    as_other,
     descriptors,
     ids,
     is_gone,
@@ -478,19 +479,14 @@ def test_lognot_may_be_where_the_monitors_user_cannot_read(place: Path, engine: 
 def test_without_root_everything_works_as_the_caller(place: Path) -> None:
     user = pwd.getpwnam("nobody")
     place.chmod(0o777)
-    shutil.copytree(SOURCE, place / "src", ignore=shutil.ignore_patterns("__pycache__"))
     (place / "log").chmod(0o644)
-    prefix = ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
-    if subprocess.run([*prefix, PYTHON, "-c", "pass"], check=False, capture_output=True).returncode:
-        pytest.skip(f"{PYTHON} is not for other users")
     # A uid that it cannot become is no error: a config of the system can be tried as anybody.
     lognot = Custom(
         place,
         "[general]\nuid = root\n[ITEM]\npath = @/log\nregex = go (\\w+)\nupbound_freq = 1/300\n"
         "upbound_action = { echo $1; id -u; id -g; } > @/out/done\n",
     )
-    lognot.prefix = prefix
-    lognot.source = place / "src"
+    lognot.prefix, lognot.source = as_other("nobody", place), place / "src"
     (place / "notify").chmod(0o777)
     try:
         lognot.start()

@@ -16,9 +16,10 @@ from pathlib import Path
 import pytest
 
 from integration import accounts
+from integration.environment.namespaces import inside, mounts_of, own_mounts
 from integration.harness import Service, append, lines_of, wait_for
 from integration.moments import Moments
-from integration.processes import ids, is_gone, wait_gone
+from integration.processes import Custom, descriptors, ids, is_gone, wait_gone
 from integration.writer import REGEX, Writer, counting_items, has_open, held, wait_has_open
 from lognot.service import LEAVE_S, ORPHAN_S
 from lognot.state import State, state_from_json, state_to_json
@@ -47,6 +48,15 @@ def stop(lognot: Service) -> None:
     lognot.signal(signal.SIGTERM)
     assert lognot.process is not None
     assert lognot.process.wait(20) == 0
+
+
+def open_names(pid: int) -> list[str]:
+    """Give what a process has open; the name of a file that was removed ends in " (deleted)"."""
+    names = []
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            names.append(os.readlink(entry))
+    return names
 
 
 def noting(log: Path, out: Path, name: str = "ITEM", more: str = "resume = yes\n") -> str:
@@ -142,6 +152,21 @@ def test_killed_at_any_moment(service: Make, lone_log: Path, environment: dict[s
     accounts.fault(
         "kill -9 and restart of the service, with rotations", times=ends, written=lines, seen=lines
     )
+
+
+def test_the_monitor_cannot_read_what_only_the_supervisor_knows(
+    service: Make, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    """Which file is which, and the secret of their digests."""
+    (tmp_path / "log").touch()
+    lognot = service(noting(tmp_path / "log", tmp_path / "out"), environment=environment).start()
+    held_there = [
+        Path(path)
+        for path in descriptors(lognot.role("monitor")).values()
+        if path.startswith(environment["RUNTIME_DIRECTORY"])
+    ]
+    assert [path.stat().st_size for path in held_there] == [0]  # what keeps the next service waiting
+    assert lognot.stop() == 0
 
 
 def test_killed_while_actions_are_handed_over(
@@ -479,24 +504,25 @@ def test_a_damaged_state_file(
     json.loads(state.read_bytes())
 
 
-def test_a_full_disk(service: Make, tmp_path: Path, environment: dict[str, str]) -> None:
+@pytest.mark.root
+def test_a_full_disk(custom: Callable[..., Custom], tmp_path: Path, environment: dict[str, str]) -> None:
     """Said once, tried again, and nothing is lost; the old file stays whole."""
     log, out, state = tmp_path / "log", tmp_path / "out", tmp_path / "state"
     log.touch()
-    state.mkdir(0o700)
-    with tmpfs(state, "64k"):
-        lognot = service("[general]\nathread_count = 1\n" + noting(log, out), environment=environment)
-        lognot.start()
-        fill = state / "fill"
-        with contextlib.suppress(OSError), fill.open("wb", buffering=0) as file:
-            while True:
-                file.write(bytes(512))
+    state.mkdir()
+    prefix = own_mounts(f"mount -t tmpfs -o size=64k,mode=700 tmpfs {state}")
+    config = "[general]\nathread_count = 1\n" + noting(log, out)
+    lognot = custom(config, prefix=prefix, environment=environment)
+    lognot.start()
+    with mounts_of(lognot.pid) as lognot.prefix:
+        filling = inside(lognot.pid, state / "fill")
+        fill(filling)
         write(log, 0, 10)
         lognot.wait_log("error: the state file '.*' cannot be written, the old one stays: No space left")
-        json.loads((state / "state.json").read_bytes())
+        json.loads(filling.with_name("state.json").read_bytes())
         write(log, 10, 20)
         wait_for(lambda: len(numbers(out)) == 20, "the lines")
-        fill.unlink()
+        filling.unlink()
         lognot.wait_log("info: the state file '.*' is written again")
         assert lognot.log.count("cannot be written") == 1
         stop(lognot)
@@ -506,6 +532,45 @@ def test_a_full_disk(service: Make, tmp_path: Path, environment: dict[str, str])
         assert lognot.stop() == 0
     assert numbers(out) == list(range(30))
     accounts.numbered("disk full for the state directory", numbers(out), 30, times=1)
+
+
+@pytest.mark.root
+def test_a_disk_that_is_full_since_a_reboot(
+    service: Make, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    """What is in memory belongs to the old file then, and that goes on for as many restarts as there are."""
+    log, out, state = tmp_path / "log", tmp_path / "out", tmp_path / "state"
+    log.touch()
+    state.mkdir(0o700)
+    with tmpfs(state, "64k"):
+        lognot = service("[general]\nathread_count = 1\n" + noting(log, out), environment=environment)
+        lognot.start()
+        write(log, 0, 5)
+        wait_for(lambda: len(numbers(out)) == 5, "the first lines")
+        stop(lognot)
+        reboot(environment)
+        fill(state / "fill")
+        for begin, how in ((5, stop), (15, kill), (25, stop)):
+            write(log, begin, begin + 5)
+            lognot.start()
+            write(log, begin + 5, begin + 10)
+            wait_for(lambda end=begin + 10: len(numbers(out)) >= end, "the lines")  # type: ignore[misc]
+            how(lognot)
+        assert "error: the state file" in lognot.log
+        (state / "fill").unlink()
+        lognot.start()
+        write(log, 35, 40)
+        wait_for(lambda: len(numbers(out)) >= 40, "the last lines")
+        assert lognot.stop() == 0
+    assert numbers(out) == list(range(40))
+    accounts.numbered("disk full for the state directory since a reboot", numbers(out), 40, times=1)
+
+
+def fill(path: Path) -> None:
+    """Leave no room on a file system."""
+    with contextlib.suppress(OSError), path.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(512))
 
 
 @contextlib.contextmanager
@@ -548,7 +613,8 @@ def test_a_directory_that_others_can_write_to_is_refused(
     assert lognot.process is not None
     assert lognot.process.wait(20) == 1
     assert lognot.process.stdout is not None
-    assert "another user can write to the state directory" in lognot.process.stdout.read().decode()
+    text = lognot.process.stdout.read().decode()
+    assert f"the state directory '{tmp_path}/state' is refused as root: '{tmp_path}/state' can be " in text
 
 
 def test_a_reload_turns_it_on(service: Make, tmp_path: Path, environment: dict[str, str]) -> None:
@@ -564,6 +630,51 @@ def test_a_reload_turns_it_on(service: Make, tmp_path: Path, environment: dict[s
     write(log, 1, 2)
     lognot.start()
     wait_for(lambda: numbers(out) == [0, 1], "the other line")
+    assert lognot.stop() == 0
+
+
+@pytest.mark.parametrize("how", ["stop", "kill", "reboot"])
+@pytest.mark.parametrize("other", [False, True], ids=["alone", "beside another"])
+def test_turned_off_and_on_again(
+    service: Make, tmp_path: Path, environment: dict[str, str], how: str, other: bool
+) -> None:
+    """What was read without it is not read again: it begins at the end, as where it was never on."""
+    log, out, others = tmp_path / "log", tmp_path / "out", tmp_path / "others"
+    log.touch()
+    others.touch()
+    general = "[general]\nathread_count = 1\n" + (noting(others, others, "OTHER") if other else "")
+    configs = [general + noting(log, out, more=f"resume = {answer}\n") for answer in ("yes", "no", "yes")]
+    lognot = service(configs[0], environment=environment)
+    for number, config in enumerate(configs):
+        lognot.write_config(config)
+        lognot.start()
+        write(log, 10 * number, 10 * number + 5)
+        wait_for(lambda end=5 * number + 5: len(numbers(out)) >= end, "the lines")  # type: ignore[misc]
+        if number < 2:
+            kill(lognot) if how == "kill" else stop(lognot)
+        if how == "reboot":
+            reboot(environment)
+        write(log, 10 * number + 5, 10 * number + 6)  # for nobody, since it is off before or after
+    assert lognot.stop() == 0
+    assert numbers(out)[:15] == [*range(5), *range(10, 15), *range(20, 25)]
+
+
+def test_without_it_another_configs_state_stays(
+    service: Make, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    log, out, tried = tmp_path / "log", tmp_path / "out", tmp_path / "tried"
+    log.touch()
+    lognot = service(noting(log, out), environment=environment).start()
+    write(log, 0, 5)
+    wait_for(lambda: len(numbers(out)) == 5, "the first lines")
+    stop(lognot)
+    lognot.write_config(noting(tried, tried, more=""))
+    lognot.start()
+    write(log, 5, 10)
+    stop(lognot)
+    lognot.write_config(noting(log, out))
+    lognot.start()
+    wait_for(lambda: len(numbers(out)) == 10, "the lines since")
     assert lognot.stop() == 0
 
 
@@ -606,6 +717,66 @@ def test_a_directory_that_is_there_later(
     wait_for(lambda: 20 in numbers(out), "the new line")
     assert lognot.stop() == 0
     assert numbers(out) == list(range(21))
+
+
+@pytest.mark.parametrize("how", ["stop", "kill", "reboot"])
+@pytest.mark.parametrize("away", ["removed", "renamed", "directory"])
+def test_a_log_that_is_away_at_the_end(
+    service: Make, lone_log: Path, tmp_path: Path, environment: dict[str, str], away: str, how: str
+) -> None:
+    """Whichever comes then, a new one or the old one: each line is read once."""
+    out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
+    config = "[general]\nathread_count = 1\n" + noting(lone_log, out)
+    lognot = service(config, environment=environment).start()
+    write(lone_log, 0, 10)
+    wait_for(lambda: len(numbers(out)) == 10, "the first lines")
+    if away == "removed":
+        lone_log.unlink()
+    elif away == "renamed":
+        lone_log.rename(lone_log.with_name("log.1"))
+    else:
+        lone_log.parent.rename(elsewhere)
+    lognot.wait_log("is not there yet")
+    places = f"{lone_log.parent}/", f"{elsewhere}/"
+    wait_for(lambda: not any(name.startswith(places) for name in open_names(lognot.pid)), "it to be let go")
+    kill(lognot) if how == "kill" else stop(lognot)
+    if how == "reboot":
+        reboot(environment)
+    if away == "directory":
+        elsewhere.rename(lone_log.parent)
+    write(lone_log, 10, 20)
+    lognot.start()
+    wait_for(lambda: len(numbers(out)) >= 20, "the lines that were written meanwhile")
+    write(lone_log, 20, 30)
+    wait_for(lambda: len(numbers(out)) >= 30, "the new lines")
+    assert lognot.stop() == 0
+    assert numbers(out) == list(range(30))
+    assert "error: " not in lognot.log
+    accounts.numbered(f"its log was away at the end: {away} ({how})", numbers(out), 30, times=1)
+
+
+@pytest.mark.parametrize("how", ["stop", "kill", "reboot"])
+def test_a_log_that_was_never_there_before(
+    service: Make, lone_log: Path, tmp_path: Path, environment: dict[str, str], how: str
+) -> None:
+    """A service waited for it, so whatever comes is new; to an item that does not resume it is history."""
+    out, fresh = tmp_path / "out", tmp_path / "fresh"
+    lone_log.unlink()
+    config = "[general]\nathread_count = 1\n" + noting(lone_log, out) + noting(lone_log, fresh, "FRESH", "")
+    lognot = service(config, environment=environment).start()
+    lognot.wait_log("is not there yet")
+    kill(lognot) if how == "kill" else stop(lognot)
+    if how == "reboot":
+        reboot(environment)
+    write(lone_log, 0, 10)
+    lognot.start()
+    write(lone_log, 10, 20)
+    wait_for(lambda: len(numbers(out)) >= 20, "all lines")
+    wait_for(lambda: len(numbers(fresh)) >= 10, "the new lines")
+    assert lognot.stop() == 0
+    assert numbers(out) == list(range(20))
+    assert numbers(fresh) == list(range(10, 20))
+    assert "error: " not in lognot.log
 
 
 @pytest.mark.root

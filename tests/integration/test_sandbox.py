@@ -14,7 +14,7 @@ import subprocess
 import sys
 import termios
 from collections.abc import Callable
-from fcntl import F_SETLEASE, F_SETOWN
+from fcntl import F_SETFL, F_SETLEASE, F_SETOWN
 from pathlib import Path
 
 import pytest
@@ -38,7 +38,7 @@ LIBC.syscall.restype = ctypes.c_long
 LIBC.mmap.restype = ctypes.c_void_p
 LIBC.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *(ctypes.c_int,) * 3, ctypes.c_long)
 
-AT_FDCWD, AT_EMPTY_PATH = -100, 0x1000
+AT_FDCWD = -100
 READ, WRITE, EXEC = mmap.PROT_READ, mmap.PROT_WRITE, mmap.PROT_EXEC
 NOWHERE = b"/nowhere/at/all"
 
@@ -197,6 +197,7 @@ SOME_ARGUMENTS: dict[str, tuple[str, tuple[object, ...]]] = {
     "a terminal's settings": ("ioctl", (0, termios.TCGETS, bytes(256))),
     "a lease": ("fcntl", (0, F_SETLEASE, 0)),
     "signals to others": ("fcntl", (0, F_SETOWN, 1)),
+    "direct reads, for whoever reads the same open file": ("fcntl", (0, F_SETFL, os.O_DIRECT)),
     "another signal at the supervisor's end": ("prctl", (PR_SET_PDEATHSIG, signal.SIGCHLD)),
     "another signal to itself": ("tgkill", (0, 0, signal.SIGTERM)),  # 0: not the pid that the filter knows
     "a file that becomes code": ("mmap", (0, 4096, READ | EXEC, mmap.MAP_PRIVATE, 0, 0)),

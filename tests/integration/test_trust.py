@@ -73,11 +73,17 @@ def test_what_is_passed_open_is_the_choice_of_who_passes_it(tmp_path: Path, log:
         assert b": ok, 1 item" in done.stdout
 
 
-def test_the_log_file_is_not_led_elsewhere(tmp_path: Path, log: Path) -> None:
+@pytest.fixture
+def bobs(tmp_path: Path) -> Path:
+    """A directory that another user can write to."""
+    directory = tmp_path / "bobs"
+    directory.mkdir()
+    os.chown(directory, 12345, 12345)
+    return directory
+
+
+def test_the_log_file_is_not_led_elsewhere(tmp_path: Path, log: Path, bobs: Path) -> None:
     """Nor after a rotation, by whoever may write to its directory."""
-    bobs = tmp_path / "bobs"
-    bobs.mkdir()
-    os.chown(bobs, 12345, 12345)
     victim = tmp_path / "victim"
     victim.write_text("precious\n")
     (bobs / "own.log").symlink_to(victim)
@@ -87,3 +93,48 @@ def test_the_log_file_is_not_led_elsewhere(tmp_path: Path, log: Path) -> None:
     assert done.returncode == 1
     assert b"lognot: not started: [Errno 40] leads over a symbolic link, though " in done.stderr
     assert victim.read_text() == "precious\n"
+
+
+@pytest.fixture
+def victim(tmp_path: Path, bobs: Path) -> Path:
+    """A directory of root's, of which no other may decide that we write there, and bob's link to it."""
+    directory = tmp_path / "victim"
+    directory.mkdir(mode=0o700)
+    for name in ("state.json", "lognot.pid"):
+        (directory / name).write_text("precious\n")
+    (bobs / "link").symlink_to(directory)
+    return directory
+
+
+def assert_untouched(victim: Path) -> None:
+    assert {path.name: path.read_text() for path in victim.iterdir()} == {
+        "state.json": "precious\n",
+        "lognot.pid": "precious\n",
+    }
+
+
+@pytest.mark.parametrize("state_dir", ["link", "link/below/it", "new"])
+def test_the_state_directory_is_not_led_elsewhere(
+    service: Callable[..., Service], tmp_path: Path, log: Path, bobs: Path, victim: Path, state_dir: str
+) -> None:
+    config = f"[general]\nstate_dir = {bobs}/{state_dir}\n{ITEM}resume = yes\n".replace("@", str(tmp_path))
+    (tmp_path / "lognot.conf").write_text(config)
+    with runner(tmp_path) as run:
+        done = run("-c", "lognot.conf")
+    assert done.returncode == 1
+    refused = f"the state directory '{bobs}/{state_dir}' is refused as root: '{bobs}' belongs to user 12345"
+    assert f"lognot: not started: {refused}" in done.stderr.decode()
+    # One that does not resume has no use for it.
+    lognot = service(config.replace("resume = yes", "resume = no")).start()
+    assert lognot.stop() == 0
+    assert_untouched(victim)
+    assert [path.name for path in bobs.iterdir()] == ["link"]
+
+
+def test_the_pid_file_is_not_led_elsewhere(tmp_path: Path, log: Path, bobs: Path, victim: Path) -> None:
+    (tmp_path / "lognot.conf").write_text(ITEM.replace("@", str(tmp_path)))
+    with runner(tmp_path) as run:
+        done = run("-c", "lognot.conf", "-d", "-p", "bobs/link/lognot.pid")
+    assert done.returncode == 1
+    assert b"lognot: not started: [Errno 20] leads over a symbolic link, though " in done.stderr
+    assert_untouched(victim)

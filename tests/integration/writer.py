@@ -16,7 +16,6 @@ from types import TracebackType
 from integration.harness import Service, wait_for
 
 LINE = "line %06d\n"
-LINE_BYTES = len(LINE % 0)
 REGEX = r"^line (\d+)$"
 _NUMBER = struct.Struct("Q")
 _FAILED = 2**64 - 1

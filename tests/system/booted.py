@@ -162,11 +162,6 @@ class Machine:
         self.wait_for(lambda: self._find_leader() not in (0, before), "a new process 1", BOOT_S)
         self._wait_booted(begun)
 
-    def power_off(self) -> None:
-        """Shut the system down in order, and wait for it."""
-        self.run("systemctl", "poweroff", "--no-block", check=False)
-        self._process.wait(BOOT_S)
-
     def _wait_booted(self, begun: float) -> None:
         state = ""
         while state != "running":

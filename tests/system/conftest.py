@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import pytest
 
 from system.packages import NoToolsError, Packages, build_packages
-from system.roots import CHECKOUT_INSIDE, NoRootError, Root, Running, cannot, fresh_root
+from system.roots import CHECKOUT_INSIDE, NoRootError, Root, Running, fresh_root
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,11 @@ class Begun:
 def packages(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Packages:
     """The packages of this checkout, and those that they can be upgraded to."""
     if os.geteuid() != 0:
-        cannot("needs root, to boot systems that the packages are for")
+        pytest.skip("needs root, to boot systems that the packages are for")
     try:
         built = build_packages(tmp_path_factory.mktemp("packages"))
     except NoToolsError as error:
-        cannot(str(error))
+        pytest.skip(str(error))
     with capture_off(request):
         print(f"\nbuilt two versions of .deb and .rpm in {built.seconds:.1f} s")
     return built
@@ -75,5 +75,5 @@ def beside(request: pytest.FixtureRequest, begun: dict[str, Begun | NoRootError]
     """The command of a test that is marked so."""
     command = begun[request.node.name]
     if isinstance(command, NoRootError):
-        cannot(str(command))
+        pytest.skip(str(command))
     return command

@@ -19,9 +19,6 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
-
-import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 CHECKOUT_INSIDE = "/root/lognot"  # in a fresh system
@@ -56,13 +53,6 @@ def die_with_parent() -> None:
 
 class NoRootError(Exception):
     """Fresh systems cannot be had here; says why."""
-
-
-def cannot(reason: str) -> NoReturn:
-    """Skip the test; in CI, where nothing may be missing, fail it."""
-    if os.environ.get("CI"):
-        pytest.fail(reason)
-    pytest.skip(reason)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,6 +115,11 @@ def test_what_a_template_refers_to() -> None:
         (rb"a[$1]=3", r"$1 after NAME["),
         (rb'read a["$1"]', r"$1 after NAME["),
         (rb'read a[b[1]+$(echo "$1")]', r"$1 after NAME["),
+        (rb"a=([$1]=x)", r"$1 after [ in NAME=( ): bash runs it"),
+        (rb"a+=(b [x'$1']=y)", r"$1 after [ in NAME=( )"),
+        (b"declare -A a=(\n[$(echo $1)]=x)", r"$1 after [ in NAME=( )"),
+        (rb"a=([0 $1]=x)", r"a value after NAME[ that is not closed"),
+        (rb"a[0 $1]=x", r"a value after NAME[ that is not closed"),
         (b"cat <<EOF\n$1\nEOF", r"here-document"),
         (rb"cat <<< $1", r"here-document"),
         (rb"echo $'a\'b' $1", r"$' '"),
@@ -170,6 +177,19 @@ def test_without_match_arguments_the_text_is_the_shells_alone() -> None:
         (rb'printf -v "$1" x', "printf"),
         (rb'test -v "$1"', "test"),
         (rb'if [ -v "a$1" ]; then true; fi', "["),
+        (rb'declare "$1=1"', "declare"),
+        (rb'declare "x$1=1"', "declare"),
+        (rb"declare -i x=$1", "declare"),
+        (rb"declare -n x=$1", "declare"),
+        (rb'declare -a "x=($1)"', "declare"),
+        (rb"command typeset $1", "typeset"),
+        (rb'f() { local "$1"; }; f', "local"),
+        (rb'readonly -a "x=($1)"', "readonly"),
+        (rb'export "$1=1"', "export"),
+        (rb"wait -n -p $1", "wait"),
+        (rb"mapfile -C $1 -c 1 x", "mapfile"),
+        (rb"readarray -tC $1 x", "readarray"),
+        (rb"compgen -W $1", "compgen"),
     ],
 )
 def test_a_second_parser_is_warned_of(text: bytes, named: str) -> None:
@@ -194,16 +214,48 @@ def test_a_second_parser_is_warned_of(text: bytes, named: str) -> None:
         rb"case $1 in a) logger $2;; esac",
         rb'[ "$1" = a ] && printf "%s" "$1"',
         rb"echo $((1 + LOGNOT_COUNT)) $1",
+        rb'x=$1; if [ "\$x" -gt 5 ]; then logger \$x; fi',
+        rb"x=$1; [[ \$x == a* ]] && echo \${x:-y} \${x#a} 'a[0]'",
+        rb'f() { local x="$1"; readonly y=$1; declare -r "z=$1"; export x; }; f $1',
+        rb"x=($1 $2); y=([1]=$1); z[1]=$1",
+        rb"wait; wait -n; mapfile -t x",
     ],
 )
 def test_no_warning(text: bytes) -> None:
     assert action_warnings(text) == ()
 
 
-def test_arithmetic_with_a_value_from_the_environment_is_warned_of() -> None:
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        (rb"echo $((LOGNOT_1 + 1))", "LOGNOT_1"),
+        (rb"x=$1; echo $((x + 1))", "x"),
+        (rb"x=$1; echo $((\$x + 1))", "x"),
+        (rb"x=a$(echo $1 | cut -c 2); echo \$(( (y) + x ))", "x"),
+        (rb"x=\$LOGNOT_LINE; echo $((x))", "x"),
+        (rb"for x in a $1; do echo $((x)); done", "x"),
+        (rb"export x=$1 && ( echo $((x)) )", "x"),
+        (rb"x=$1; (( x > 1 ))", "x"),
+        (rb"x=$1; [[ \$x -gt 1 ]]", "x"),
+        (rb"x=$1; echo $[x]", "x"),
+        (rb"x=$1; y[x]=1", "x"),
+        (rb"x=$1; echo \${y[\$x]}", "x"),
+        (rb"x=$1; echo \${y:x:1}", "x"),
+        (rb"x=$1; let x+1", "x"),
+        (rb"RANDOM=$1", "RANDOM"),
+    ],
+)
+def test_arithmetic_with_text_from_the_log_is_warned_of(text: bytes, name: str) -> None:
     """bash runs what stands in the brackets of x[$(id)]."""
-    (warning,) = action_warnings(b"echo $((LOGNOT_1 + 1))")
-    assert warning.startswith("text from the log in $(( ))")
+    (warning,) = action_warnings(text)
+    assert warning.startswith(f"text from the log in arithmetic, as {name}: bash runs the commands in it")
+
+
+def test_the_lint_takes_no_squares() -> None:
+    for piece in (b"((", b"[[", b"x[", b"${x:", b"$[", b"let ", b"x=", b"declare -"):
+        started = time.process_time()
+        action_warnings(rb"x=$1; true " + piece * (90_000 // len(piece)))
+        assert time.process_time() - started < 5
 
 
 def test_the_log_chooses_a_command_or_a_file() -> None:
@@ -546,7 +598,7 @@ def test_whatever_the_text_a_value_acts_like_a_plain_word(
 
 # Everything that opens, closes or switches something; background jobs and files are left out.
 WILD_TOKENS = [*TOKENS, *rb"$( ) ( ` $(( )) ${ ${x:- $[ (( $' ; : j x= x[ =~ 1+ -eq <<a ;; esac".split()]
-WILD_TOKENS += [b" [[ ", b" ]] ", b"\na\n", b" case ", b" in ", b" if ", b" do "]
+WILD_TOKENS += [b" [[ ", b" ]] ", b" x=(", b"\na\n", b" case ", b" in ", b" if ", b" do "]
 
 
 @pytest.mark.parametrize("shell", SHELLS)
@@ -561,6 +613,9 @@ WILD_TOKENS += [b" [[ ", b" ]] ", b"\na\n", b" case ", b" in ", b" if ", b" do "
 @example(b"a; [ $1 -eq 1 ]", dict.fromkeys(MARKS, b"a[$(echo>PWNED)]"))
 @example(b"a; (($1))", dict.fromkeys(MARKS, b"a[$(echo>PWNED)]"))
 @example(b"$[$1]", dict.fromkeys(MARKS, b"a[$(echo>PWNED)]"))
+@example(b"a; x=([$1]=1)", dict.fromkeys(MARKS, b"a[$(echo>PWNED)]"))
+@example(b"a; x+=(y [z $1]=1)", dict.fromkeys(MARKS, b"a[$(echo>PWNED)]"))
+@example(b"a; x[0 $1]=1", dict.fromkeys(MARKS, b"a[$(echo>PWNED)]"))
 @example(b"${x:$1}", dict.fromkeys(MARKS, b"a[$(echo>PWNED)]"))
 def test_no_text_ever_runs_a_value(
     shell: str, empty_directory: Path, text: bytes, values: dict[int, bytes]
@@ -571,6 +626,46 @@ def test_no_text_ever_runs_a_value(
     except TemplateError:
         return
     run_shell(shell, template.shell_text, values, empty_directory)
+
+
+SUBSCRIPTS = (
+    rb"""
+x=([$1]=1)|x+=(y [$1]=1)|x=(["$1"]=1)|x=(['a'$1]=1)|x=([0 $1]=1)|x[$1]=1|x[0 $1]=1|x=(y[$1]=1)
+x=("[$1]=1")|x=($1)|x[0]=$1|x=([0]=$1)|x=$1|x+=$1|echo [$1]|a=b; x=([\$a$1]=1)|declare -A x=([$1]=1)
+declare -a x=($1)|declare "$1=1"|declare $1|declare "x=$1"|declare x=$1|declare -i x=$1
+declare -a "x=($1)"|declare -n x=$1; echo \$x|typeset "$1=1"|builtin declare "$1=1"
+f() { local "$1=1"; }; f|f() { local -i x=$1; }; f|readonly "$1=1"|readonly -a "x=($1)"
+export "$1=1"|unset "x[$1]"|unset $1|read "x[$1]"|read $1|read -a $1|let $1|test -v $1|[ -v $1 ]
+[ 1 -eq $1 ]|[ -R $1 ]|printf -v $1 x|printf %d $1|mapfile $1|mapfile -O $1 x|: & wait -n -p $1
+getopts a $1|getopts $1 x -a|ulimit -n $1|umask $1|exit $1|test $1|alias x=$1|kill -$1 1|cd $1
+set -- $1|x=$1; : $((x))|x=$1; : $((\$x))|x=$1; : $[x]|x=$1; ((x))|x=$1; y[x]=1|x=$1; : \${y[x]}
+x=$1; : \${y:x}|x=$1; let x|x=$1; [[ \$x -eq 1 ]]|x=$1; [[ -v \$x ]]|x=$1; [ \$x -eq 1 ]
+for x in $1; do : $((x)); done|export x=$1; : $((x))|x=$(: ; j $1); : $((x))|RANDOM=$1|OPTIND=$1
+SECONDS=$1|x=$1; case \$x in \$x) ;; esac|: $((LOGNOT_1))
+""".strip()
+    .replace(b"\n", b"|")
+    .split(b"|")
+)
+
+
+@pytest.mark.parametrize("text", SUBSCRIPTS)
+def test_where_bash_runs_a_value_as_a_subscript_it_is_refused_or_warned_of(
+    text: bytes, empty_directory: Path
+) -> None:
+    """It takes a value as arithmetic, and the name of a variable, and runs what such a subscript says."""
+    bash = shutil.which("bash")
+    if bash is None:
+        pytest.skip("there is no bash")
+    try:
+        warned = bool(action_warnings(text))
+    except TemplateError:
+        return
+    for value in (b"x[$(echo>PWNED)]", b"x[$(echo>PWNED)]=1", b"([$(echo>PWNED)]=1)", b"[$(echo>PWNED)]"):
+        try:
+            run_shell(bash, parse_template(text).shell_text, {1: value}, empty_directory)
+        except AssertionError:
+            (empty_directory / "PWNED").unlink()
+            assert warned
 
 
 def test_the_canary_sings_where_a_value_does_become_source(empty_directory: Path) -> None:

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lognot import roll
-from lognot.continuity import Continuity, runtime_directory, state_directory
+from lognot.continuity import Continuity, forget, runtime_directory, state_directory
 from lognot.errors import StateError
 from lognot.journal import Event, Journal
 from lognot.ledger import Anchor, Ledger, Position
@@ -145,6 +145,43 @@ def reading(path: Path, memory: str) -> tuple[Continuity, Ledger]:
     return one, one.ledger
 
 
+def read_to(path: Path, memory: str, offset: int) -> tuple[int, ...]:
+    """Have a service go on and read to `offset`, without a last word; give where it began."""
+    one = opened(path)
+    saved = one.load(memory, {"/log"}).get("/log", ())
+    assert one.roll is not None
+    assert one.ledger is not None
+    position = Position(7, offset)
+    one.use(Loop(), lambda: {"/log": (SavedStream((1, 2), position),)})
+    one.save()
+    one.ledger.assign(3, position)
+    one.roll.put(Listed(3, 7, (1, 2), True, log_digest("/log")))
+    one.close()
+    return tuple(stream.position.offset for stream in saved)
+
+
+def test_new_memory_goes_on_from_a_file_that_cannot_be_replaced(tmp_path: Path, memory: str) -> None:
+    """As after a reboot with a full disk, however often it is started then; and the next reboot."""
+    saving(tmp_path / "s", STREAM).close()
+    with patch.object(Continuity, "_write", side_effect=OSError(28, "No space left on device")):
+        assert read_to(tmp_path / "s", memory, 100) == (3,)
+        assert read_to(tmp_path / "s", memory, 200) == (100,)
+    assert read_to(tmp_path / "s", memory, 300) == (200,)
+    assert read_to(tmp_path / "s", memory, 400) == (300,)
+    for path in Path(memory).iterdir():
+        path.unlink()
+    assert read_to(tmp_path / "s", memory, 500) == (400,)
+
+
+def test_memory_that_is_older_than_the_file_is_not_used(tmp_path: Path, memory: str) -> None:
+    """Though both have begun from one file; as where a service was started with another directory for it."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as other:
+        saving(tmp_path / "s", STREAM).close()
+        assert read_to(tmp_path / "s", memory, 100) == (3,)
+        assert read_to(tmp_path / "s", other, 200) == (100,)
+        assert read_to(tmp_path / "s", memory, 300) == (200,)
+
+
 def test_a_monitor_was_killed_in_a_commit(tmp_path: Path, memory: str) -> None:
     """What was committed, and not yet put in its place, is where the next service goes on."""
     one, ledger = reading(tmp_path / "s", memory)
@@ -216,6 +253,54 @@ def test_without_its_file_memory_is_forgotten(tmp_path: Path, memory: str) -> No
     one.close()
     (tmp_path / "s" / "state.json").unlink()
     assert opened(tmp_path / "s").load(memory, {"/log"}) == {}
+
+
+def test_logs_that_are_read_without_it_are_forgotten(tmp_path: Path, memory: str) -> None:
+    """On the disk and in memory, and others are not: whoever tries a config out has other logs."""
+    records = Records()
+    one = opened(tmp_path / "s")
+    one.load(memory, {"/log", "/other"})
+    one.use(Loop(), lambda: {"/log": (STREAM,), "/other": (LATER,)})
+    one.save()
+    assert one.roll is not None
+    one.roll.put(Listed(3, 7, (1, 2), True, log_digest("/log")))
+    one.close()
+    before = (tmp_path / "s" / "state.json").read_bytes()
+    forget(str(tmp_path / "s"), {"/a third"}, Journal([records]))
+    assert (tmp_path / "s" / "state.json").read_bytes() == before
+    forget(str(tmp_path / "s"), {"/log"}, Journal([records]))
+    again = opened(tmp_path / "s")
+    assert again.load(memory, {"/log", "/other"}) == {"/other": (LATER,)}
+    again.close()
+    forget(str(tmp_path / "s"), {"/log", "/other"}, Journal([records]))
+    assert os.listdir(tmp_path / "s") == ["lock"]
+    forget(str(tmp_path / "s"), {"/log", "/other"}, Journal([records]))
+    forget(str(tmp_path / "none"), {"/log"}, Journal([records]))
+    assert not (tmp_path / "none").exists()
+    assert records.messages == []
+
+
+def test_what_is_anothers_is_not_forgotten(tmp_path: Path) -> None:
+    one = saving(tmp_path / "s", STREAM)
+    with nothing_leaks():
+        forget(str(tmp_path / "s"), {"/log"}, Journal([Records()]))
+    one.close()
+    assert loaded(tmp_path / "s", "/log") == {"/log": (STREAM,)}
+
+
+@pytest.mark.parametrize("call", ["open", "unlink"])
+def test_what_cannot_be_forgotten_is_said(tmp_path: Path, call: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    saving(tmp_path / "s", STREAM).close()
+    records = Records()
+
+    def fail(*arguments: object, **more: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    with nothing_leaks(), monkeypatch.context() as patch:
+        patch.setattr(os, call, fail)
+        forget(str(tmp_path / "s"), {"/log"}, Journal([records]))
+    assert records.events == [Event.STATE_FAILED]
+    assert "cannot be changed: Read-only file system; lines" in records.messages[0]
 
 
 @given(st.binary(max_size=300))

@@ -43,8 +43,7 @@ class World:
         """One that has just been told of the file, as the log's current one."""
         files = self.files(start)
         files.looked(LogLooked(1, 1, ()))
-        stream = files.current(1)
-        assert stream is not None
+        (stream,) = files.of_log(1)
         yield files, stream
         files.configure(set(), 1024)
 

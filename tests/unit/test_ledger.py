@@ -38,6 +38,7 @@ from lognot.ledger import (
     Record,
     Search,
     SuspectBlock,
+    restated_records,
 )
 from lognot.messages import LogOpened, Notice, Start
 
@@ -601,3 +602,15 @@ def test_times_that_make_no_sense_are_not_used_again() -> None:
     assert new_monitor(supervisors).times_to_use_again() == {}
     monitor.count(8, 1, Counted.MATCH, (None,) * (JOURNAL_RECORDS + 1))
     assert new_monitor(supervisors).times_to_use_again() == {}
+
+
+def test_a_restated_bound_may_say_anything(supervisors: Ledger) -> None:
+    """Times that cannot be are none, and so are those of other records."""
+    monitor = new_monitor(supervisors)
+    monitor.restate(100, 1, 5, [6, 7, 8, 9, 10])
+    monitor.restate(100, 1, 101, [])
+    monitor.count(100, 1, Counted.RESTATED, [b"x" * 9, b"", None, b"\xff" * MAX_KEY_BYTES])
+    monitor.settle()
+    told = [record.times_ns for record in new_monitor(supervisors).replay()]
+    assert told == [(5, 6, 7, 8), (9, 10), (), (), (), (), ()]
+    assert restated_records(5) == 2

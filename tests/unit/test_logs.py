@@ -29,6 +29,7 @@ from lognot.messages import (
 )
 from lognot.moves import MAX_FILES
 from lognot.opening import Visit
+from lognot.streams import MAX_OPEN
 from lognot.unseen import MAX_AT_ONCE, MAX_MISSES
 from lognot.watch import Watches, WatchLimitError
 from unit.descriptors import nothing_leaks, open_descriptors
@@ -50,6 +51,9 @@ class Monitor:
             self.inodes[message.stream_id] = os.fstat(fd).st_ino
         if isinstance(message, UseWatches):
             self.inotify = fd
+
+    def take_unwritten(self) -> list[Message]:
+        return [message for message in self.take() if isinstance(message, StreamUnwritten)]
 
     def take(self) -> list[Message]:
         taken, self.told = self.told, []
@@ -73,12 +77,12 @@ class World:
         assert self.monitor.take() == [UseWatches()]
 
     def look(self, log_id: int = 1) -> tuple[list[LogOpened], LogLooked]:
-        """Look, and give what was newly opened and the answer; nothing else is told."""
+        """Look, and give what was newly opened and the answer."""
         self.logs.look(log_id)
-        *opened, looked = self.monitor.take()
-        assert isinstance(looked, LogLooked)
+        told = self.monitor.take()
+        [looked] = [message for message in told if isinstance(message, LogLooked)]
         assert looked.log_id == log_id
-        return [message for message in opened if isinstance(message, LogOpened)], looked
+        return [message for message in told if isinstance(message, LogOpened)], looked
 
     def begin(self, opened: LogOpened, offset: int = 0) -> None:
         """What a monitor does with a file: say how far it came."""
@@ -775,10 +779,56 @@ def test_many_files_that_came_and_went_are_opened_bit_by_bit(world: World) -> No
     for number in range(MAX_AT_ONCE + 2):
         world.path.rename(world.directory / f"log.{number}")
         world.path.touch()
-    assert len(world.look()[0]) == MAX_AT_ONCE  # the one that is known is one of them
+    opened, _ = world.look()
+    assert len(opened) == MAX_AT_ONCE  # the one that the path leads to is one of them
     assert world.logs.limited() == [1]
+    assert world.look()[0] == []
+    for message in opened[:10]:
+        world.logs.dropped(message.stream_id)
     assert len(world.look()[0]) == 2
     assert world.logs.limited() == []
+
+
+def test_a_log_that_is_rotated_faster_than_it_is_read(world: World) -> None:
+    """There is an end to its open files, and to what is said of them; the others are opened afterwards."""
+    world.start()
+    world.look()
+    inodes, unwritten = set(), []
+    for number in range(2 * MAX_OPEN):
+        world.path.rename(world.directory / f"log.{number}")
+        world.path.touch()
+        inodes.add(world.path.stat().st_ino)
+        world.logs.look(1)
+        unwritten += world.monitor.take_unwritten()
+        assert len(world.logs._logs[1].streams) <= MAX_OPEN
+    assert len(unwritten) == len(set(unwritten)) == MAX_OPEN - MAX_ROTATED
+    assert world.records.messages[-1] == (
+        f"log '{world.path}' cannot be watched, will be tried again every few seconds: "
+        f"it is rotated faster than it is read: {MAX_OPEN} files of it are open"
+    )
+    for number in range(2 * MAX_OPEN):  # they have other names by now
+        (world.directory / f"log.{number}").rename(world.directory / f"older.{number}")
+    while world.logs.limited():
+        world.logs.dropped(min(world.logs._logs[1].streams))
+        world.logs.look(1)
+    assert inodes <= set(world.monitor.inodes.values())
+    assert world.logs.counts() == (1, 1)
+
+
+def test_a_file_that_was_pushed_out_is_pushed_out_again_when_it_came_back(world: World) -> None:
+    """Whoever has taken it for the current one has forgotten that it is to go."""
+    world.start()
+    [first], _ = world.look()
+    for _ in range(MAX_ROTATED + 1):
+        world.rotate()
+    world.path.rename(world.directory / "last")
+    (world.directory / "log.1").rename(world.path)
+    _, looked = world.look()
+    assert looked.stream_id == first.stream_id
+    world.path.rename(world.directory / "log.1")
+    world.path.touch()
+    world.logs.look(1)
+    assert world.monitor.take_unwritten()[:1] == [StreamUnwritten(first.stream_id)]
 
 
 def test_files_that_came_and_went_need_no_watch_that_others_need(world: World) -> None:
@@ -995,10 +1045,12 @@ def test_the_file_that_the_path_leads_to_is_the_newest(world: World) -> None:
     for number in range(MAX_AT_ONCE + MAX_ROTATED + 1):
         world.path.rename(world.directory / f"log.{number}")
         world.path.touch()
-    _, looked = world.look()
+    first, looked = world.look()
+    log = world.logs._logs[1]
+    for one in first[: MAX_ROTATED + 1]:
+        world.logs.dropped(one.stream_id)
     opened, _ = world.look()
     assert opened
-    log = world.logs._logs[1]
     assert max(log.streams) == log.current == looked.stream_id
     world.logs.unreadable(log.current)  # it is not let go as one that was pushed out
     assert log.current in log.streams

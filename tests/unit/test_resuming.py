@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import gc
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -84,6 +86,14 @@ class Service:
         self.logs.look_all()
         self.turn()
         self.logs.begun()
+        return self
+
+    def configure(self, *paths: Path) -> Service:
+        """Watch these and no others."""
+        assert self.logs is not None
+        assert self._files is not None
+        names = {str(path) for path in paths}
+        self._files.configure(set(self.logs.configure(names, names).values()), MAX_LINE)
         return self
 
     def turn(self) -> Service:
@@ -180,19 +190,21 @@ class Place:
 
     def rotate(self) -> None:
         """As logrotate does it with `create`."""
-        names = sorted(self.log.parent.iterdir(), reverse=True)
-        for path in (path for path in names if path.name != "log"):
-            path.rename(self.log.parent / f"log.{int(path.suffix[1:]) + 1}")
+        self._shift()
         self.log.rename(self.log.parent / "log.1")
         self.log.touch()
 
     def copy_and_empty(self) -> None:
         """As logrotate does it with `copytruncate`."""
-        names = sorted(self.log.parent.iterdir(), reverse=True)
-        for path in (path for path in names if path.name != "log"):
-            path.rename(self.log.parent / f"log.{int(path.suffix[1:]) + 1}")
+        self._shift()
         shutil.copy2(self.log, self.log.with_name("log.1"))
         os.truncate(self.log, 0)
+
+    def _shift(self) -> None:
+        """Give each rotated file the next number."""
+        numbers = sorted(int(path.suffix[1:]) for path in self.log.parent.iterdir() if path != self.log)
+        for number in reversed(numbers):
+            self.log.with_name(f"log.{number}").rename(self.log.with_name(f"log.{number + 1}"))
 
     def reboot(self) -> None:
         for name in os.listdir(self.memory):
@@ -487,6 +499,217 @@ def test_too_many_rotated_files(place: Place) -> None:
     assert service.events.count(Event.RESUME_LOST) == 1
 
 
+AWAY = {
+    "removed": lambda place: place.log.unlink(),
+    "renamed": lambda place: place.log.rename(place.log.with_name("log.1")),
+    "directory": lambda place: place.log.parent.rename(place.log.parent.with_name("elsewhere")),
+}
+
+
+def come_back(place: Place) -> None:
+    """The directory, if it was away, as after it was mounted; there is a log in it."""
+    with suppress(OSError):
+        place.log.parent.with_name("elsewhere").rename(place.log.parent)
+    place.write("b")
+
+
+@pytest.mark.parametrize("services", [1, 2, 3])
+@pytest.mark.parametrize("rebooted", [False, True])
+@pytest.mark.parametrize("killed", [False, True])
+@pytest.mark.parametrize("away", AWAY)
+def test_a_log_that_is_away_at_the_end(
+    place: Place, away: str, killed: bool, rebooted: bool, services: int
+) -> None:
+    """A new one is read from its first byte, the old one from where it was left, whichever comes."""
+    place.run()
+    place.write("a")
+    service = place.service().start()
+    assert service.lines == ["a"]
+    AWAY[away](place)
+    service.look().look()
+    for number in range(services):
+        if number:
+            service = place.service().start()
+        service.save()
+        assert service.kill() == (["a"] if number == 0 else []) if killed else service.stop() is not None
+        assert service.logs is not None
+        assert not any(log.streams for log in service.logs._logs.values())  # it was let go
+        if rebooted:
+            place.reboot()
+    come_back(place)
+    service = place.service().start()
+    assert service.lines == ["b"]
+    place.write("c")
+    service.look()
+    assert service.stop() == ["b", "c"]
+    assert Event.RESUME_LOST not in service.events
+    assert len(service.logs.positions()[str(place.log)]) == 1
+
+
+@pytest.mark.parametrize("away", AWAY)
+def test_a_log_that_comes_back_while_it_is_watched(place: Place, away: str) -> None:
+    """What stood for it is let go."""
+    place.run()
+    service = place.service().start()
+    assert service.logs is not None
+    free = len(service.logs._streams._free_slots)
+    for number in range(3):
+        place.write(f"a{number}")
+        service.look()
+        AWAY[away](place)
+        service.look().look()
+        assert len(service.logs._streams._free_slots) == free
+        assert len(service.logs.positions()[str(place.log)]) == 1
+        come_back(place)
+        service.look()
+        assert len(service.logs._streams._free_slots) == free
+    assert service.stop() == ["a0", "b", "a1", "b", "a2", "b"]
+    place.write("c")
+    assert place.run() == ["c"]
+
+
+@pytest.mark.parametrize("rebooted", [False, True])
+@pytest.mark.parametrize("services", [1, 2])
+def test_a_log_that_was_never_there_before(place: Place, services: int, rebooted: bool) -> None:
+    """The last service would have read it from its first byte, and so does the next one."""
+    place.log.unlink()
+    for _ in range(services):
+        assert place.run() == []
+        if rebooted:
+            place.reboot()
+    place.write("a")
+    service = place.service().start()
+    place.write("b")
+    service.look()
+    assert service.stop() == ["a", "b"]
+    assert Event.RESUME_LOST not in service.events
+
+
+@pytest.mark.parametrize("why", ["limit", "refused"])
+def test_a_new_log_that_could_not_be_watched(place: Place, why: str) -> None:
+    """The old one was read to its end and let go; the next service goes on behind it."""
+    place.run()
+    service = place.service().start()
+    place.log.rename(place.log.with_name("log.1"))
+    if why == "limit":
+        place.write("a")
+        with no_watch_for(place.log):
+            service.look().look()
+    else:
+        place.log.mkdir()
+        service.look().look()
+        place.log.rmdir()
+        place.write("a")
+    assert service.logs is not None
+    assert not any(log.streams for log in service.logs._logs.values())
+    service.stop()
+    assert place.run() == ["a"]
+
+
+def test_a_log_that_nobody_has_looked_at_begins_at_its_end(place: Place) -> None:
+    """It was there at the first start, and its service ended before a monitor had read any of it."""
+    place.write("history")
+    service = place.service()
+    with no_watch_for(place.log):
+        service.start().stop()
+    assert place.run() == []
+
+
+def test_of_a_log_that_is_not_to_go_on_nothing_is_left(place: Place) -> None:
+    place.run()
+    service = place.service().start()
+    assert service.logs is not None
+    AWAY["renamed"](place)
+    service.look().look()
+    free = len(service.logs._streams._free_slots)
+    service.logs.configure([str(place.log)])
+    assert len(service.logs._streams._free_slots) == free + 1
+    service.logs.look_all()
+    service.logs.configure([str(place.log)], [str(place.log)])
+    service.logs.look_all()  # it begins with the first byte of what comes
+    assert len(service.logs._streams._free_slots) == free
+    service.configure()
+    assert len(service.logs._streams._free_slots) == free + 1
+    service.kill()
+
+
+@pytest.mark.parametrize("away", AWAY)
+def test_killed_at_any_moment_while_a_log_goes_and_comes(tmp_path: Path, away: str) -> None:
+    """Nothing is read twice, and what was not read is not lost."""
+    number, came_through = 0, False
+    while not came_through:
+        (tmp_path / str(number)).mkdir()
+        with tempfile.TemporaryDirectory(dir="/dev/shm") as memory:
+            place = Place(tmp_path / str(number), memory)
+            place.run()
+            place.write("a")
+            service = place.service().start()
+            with killed_at(number):
+                AWAY[away](place)
+                service.look().look()
+                come_back(place)
+                service.look()
+                came_through = True
+            read = service.kill()
+            if "b" not in read and not place.log.exists():
+                come_back(place)
+            assert read + place.run() == ["a", "b"], f"killed before write {number}"
+        number += 1
+    assert number > 1
+
+
+@pytest.fixture
+def lease() -> Iterator[Callable[[Path], None]]:
+    """Take a lease on a file, as its owner may: whoever opens it is told to try again."""
+    before, holders = signal.signal(signal.SIGIO, signal.SIG_IGN), []
+
+    def take(path: Path) -> None:
+        """Let go of the file that it was on."""
+        while holders:
+            os.close(holders.pop())
+        holders.append(os.open(path, os.O_WRONLY | os.O_CREAT))
+        fcntl.fcntl(holders[-1], fcntl.F_SETLEASE, fcntl.F_WRLCK)
+
+    yield take
+    for holder in holders:
+        os.close(holder)
+    signal.signal(signal.SIGIO, before)
+
+
+@pytest.mark.parametrize("held", ["oldest", "newest"])
+def test_a_lease_on_a_rotated_file(place: Place, lease: Callable[[Path], None], held: str) -> None:
+    """Whoever takes one again and again has lognot neither open nor remember ever more files."""
+    place.run()
+    place.write("a")
+    place.rotate()
+    leased = place.log.with_name("log.1" if held == "oldest" else "log.999")
+    leased.touch()
+    os.utime(leased, ns=(0, 0) if held == "oldest" else (2**62, 2**62))
+    lease(leased)
+    with patch.object(resuming, "MAX_LEFTOVERS", 2):
+        service = place.service().start()
+        assert service.logs is not None
+        free = len(service.logs._streams._free_slots)
+        for turn in range(10):
+            for number in range(3):
+                place.log.with_name(f"log.{2 + 3 * turn + number}").write_text(f"{turn}-{number}\n")
+            lease(leased)
+            service.look()
+            for number in range(3):
+                place.log.with_name(f"log.{2 + 3 * turn + number}").unlink()
+            [resumption] = service.logs._resumptions.values()
+            assert len(resumption._done) <= 8  # of 30 in the end: those of two turns and the two that stay
+            assert len(service.logs._streams._free_slots) >= free - 2
+        assert service.logs.limited()
+        lease(place.log.with_name("other"))
+        service.turn()
+    assert not service.logs.limited()
+    place.write("b")
+    service.look()
+    lines = service.stop()
+    assert (lines[0], lines[-1]) == ("a", "b")
+
+
 def test_no_room_for_another_log(place: Place) -> None:
     """It is tried again, and watched when others were let go."""
     other = place.state.with_name("other")
@@ -497,10 +720,9 @@ def test_no_room_for_another_log(place: Place) -> None:
     assert service.logs.limited()
     with other.open("a") as file:
         file.write("line\n")
-    place.log.unlink()
-    service.look().look()
+    service.configure(other).look()
     assert not service.logs.limited()
-    assert service.logs.counts() == (1, 2)
+    assert service.logs.counts() == (1, 1)
     assert service.kill() == ["line"]
 
 
@@ -734,6 +956,24 @@ def test_files_that_can_never_be_read_are_let_go(place: Place) -> None:
     [log] = service.logs._logs.values()
     assert len(log.streams) <= MAX_ROTATED + 1
     service.stop()
+
+
+def test_no_line_is_lost_where_a_log_is_rotated_faster_than_it_is_read(place: Place) -> None:
+    """What could not be opened has had several names when there is room for it."""
+    service = place.service().start()
+    assert service.logs is not None
+    [log] = service.logs._logs.values()
+    most, numbers = 0, [str(number) for number in range(3 * streams.MAX_OPEN)]
+    for number in numbers:
+        place.write(number)
+        place.rotate()
+        service.logs.look(log.log_id)  # the monitor is busy with other logs
+        most = max(most, len(log.streams))
+    assert most == streams.MAX_OPEN
+    place.write("last")
+    for _ in numbers:
+        service.turn()
+    assert sorted(service.stop(), key=[*numbers, "last"].index) == [*numbers, "last"]
 
 
 def test_a_limit_of_watches_while_a_copy_is_looked_for(place: Place) -> None:

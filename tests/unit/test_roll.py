@@ -78,14 +78,23 @@ def test_one_at_a_time(path: str) -> None:
     Roll(path)
 
 
+def test_what_the_monitor_holds_of_it_is_empty(path: str) -> None:
+    roll = Roll(path)
+    roll.begin(KEY, SECRET)
+    assert os.pread(roll.lock_fd, 100, 0) == b""
+    assert not os.path.samestat(os.fstat(roll.lock_fd), os.stat(path))
+    roll.close()
+
+
 def test_only_in_memory(tmp_path: Path) -> None:
     none = patch.object(module, "_MEMORY_FILE_SYSTEMS", ())  # tmp_path may be on one
     with none, pytest.raises(StateError, match="not on a tmpfs"):
         Roll(str(tmp_path / "roll"))
 
 
-def test_no_way_over_a_link(path: str, tmp_path: Path) -> None:
-    os.symlink(tmp_path / "other", path)
+@pytest.mark.parametrize("end", ["", ".lock"])
+def test_no_way_over_a_link(path: str, tmp_path: Path, end: str) -> None:
+    os.symlink(tmp_path / "other", path + end)
     with pytest.raises(OSError, match="symbolic"):
         Roll(path)
     assert not (tmp_path / "other").exists()

@@ -9,8 +9,6 @@ import pytest
 
 from lognot.rotated import MAX_COPIES, Entry, Identity, copies, leftovers, list_files, on_other_device
 
-LAST = (1, 1)
-
 
 def found(
     *names: str, base: str = "log", current: int | None = 99, wanted: tuple[int, ...] = (1,)

@@ -11,7 +11,15 @@ from pathlib import Path
 import pytest
 
 from lognot.sources import read_sources
-from lognot.trust import MAX_SYMLINKS, Reach, open_to_append, reach_of, refusal
+from lognot.trust import (
+    MAX_SYMLINKS,
+    Reach,
+    make_directory,
+    open_directory_of,
+    open_to_append,
+    reach_of,
+    refusal,
+)
 
 BOB = 12345
 
@@ -347,3 +355,65 @@ def test_no_descriptor_is_left(place: Path, bobs: Path) -> None:
         with contextlib.suppress(OSError):
             append(bobs / name)
     assert os.listdir("/proc/self/fd") == before
+
+
+# Where root puts files of its own.
+
+
+def directory_of(path: Path) -> str:
+    fd = open_directory_of(str(path))
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}")
+    finally:
+        os.close(fd)
+
+
+def test_a_directory_is_opened_over_links_of_root_alone(
+    place: Path, bobs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (place / "run").symlink_to("etc")  # as /var/run
+    (bobs / "run").symlink_to(place / "etc")
+    assert directory_of(place / "run/x") == f"{place}/etc"
+    assert directory_of(bobs / "x") == str(bobs)
+    assert directory_of(bobs / "logs/x") == f"{bobs}/logs"
+    assert directory_of(sticky(place) / "x") == f"{place}/sticky"
+    assert directory_of(Path("/x")) == "/"
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(OSError, match=f"leads over a symbolic link, though '{bobs}' belongs to user"):
+        directory_of(bobs / "run/x")
+    with pytest.raises(FileNotFoundError):
+        directory_of(bobs / "none/x")
+    assert os.listdir("/proc/self/fd") == before
+    monkeypatch.setattr(os, "geteuid", lambda: BOB)
+    assert directory_of(bobs / "run/x") == f"{place}/etc"
+
+
+@pytest.mark.parametrize("where", ["a", "a/b/c/", "link/a/b", "sticky/a", "sticky/a/b"])
+def test_a_directory_is_made_where_nobody_else_decides(place: Path, where: str) -> None:
+    sticky(place)
+    (place / "link").symlink_to("etc")
+    for _ in range(2):
+        assert make_directory(f"{place}/{where}", 0o700) == ""
+    assert (place / where).stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("where", ["a", "a/b", "run/a", "run/a/b", "logs/a", "dangling", "dangling/a"])
+def test_nothing_is_made_where_bob_decides(place: Path, bobs: Path, where: str) -> None:
+    (bobs / "run").symlink_to(place / "etc")
+    (bobs / "dangling").symlink_to(place / "new")
+    before = sorted(place.rglob("*"))
+    try:
+        assert f"'{bobs}' belongs to user {BOB}" in make_directory(str(bobs / where), 0o700)
+    except FileNotFoundError:
+        assert "dangling" in where
+    assert sorted(place.rglob("*")) == before
+
+
+def test_a_link_that_bob_has_put_in_the_way_in_a_sticky_directory(place: Path) -> None:
+    (sticky(place) / "a").symlink_to(place / "etc")
+    os.lchown(place / "sticky/a", BOB, BOB)
+    for where in ("sticky/a", "sticky/a/b"):
+        # The kernel may have refused it before us (proc(5), fs.protected_symlinks).
+        with contextlib.suppress(PermissionError):
+            assert f"'{place}/sticky/a' belongs to user {BOB}" in make_directory(f"{place}/{where}", 0o700)
+    assert not (place / "etc/b").exists()

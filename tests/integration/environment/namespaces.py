@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,13 @@ def own_mounts(script: str = "true") -> list[str]:
     prefix = ["unshare", "-m", "--propagation", "private", "sh", "-c", f'{script} && exec "$@"', "sh"]
     _need(prefix)
     return prefix
+
+
+@contextmanager
+def mounts_of(pid: int) -> Iterator[list[str]]:
+    """A command prefix: the mount namespace of a process, which is kept although it may end."""
+    with open(f"/proc/{pid}/ns/mnt") as namespace:
+        yield ["nsenter", f"--mount=/proc/{os.getpid()}/fd/{namespace.fileno()}"]
 
 
 def own_users(limits: str) -> list[str]:

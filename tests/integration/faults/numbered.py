@@ -107,24 +107,29 @@ def _set_limit(pid: int, name: str, value: str) -> str:
 class MemoryGroup:
     """A control group with a limit of memory: what is over it, the kernel ends (cgroups(7))."""
 
+    _NAME = "lognot-test-"
+
     def __init__(self, limit_bytes: int) -> None:
         root = Path("/sys/fs/cgroup")
-        name = f"lognot-test-{os.getpid()}"
-        if (root / "cgroup.controllers").exists():
-            if "memory" not in (root / "cgroup.subtree_control").read_text().split():
-                (root / "cgroup.subtree_control").write_text("+memory")
-            self._path = root / name
+        unified = (root / "cgroup.controllers").exists()
+        if unified:
             limit_file, self._events = "memory.max", "memory.events"
         else:
-            self._path = root / "memory" / name
+            root /= "memory"
             limit_file, self._events = "memory.limit_in_bytes", "memory.oom_control"
+        self._control = root / "cgroup.subtree_control"
+        self._switched_on = False
+        self._path = root / f"{self._NAME}{os.getpid()}"
         self._path.mkdir()
         try:
+            if unified and "memory" not in self._control.read_text().split():
+                self._control.write_text("+memory")
+                self._switched_on = True
             (self._path / limit_file).write_text(str(limit_bytes))
             with suppress(OSError):  # where there is no swap to account for
                 (self._path / "memory.swap.max").write_text("0")
         except OSError:
-            self._path.rmdir()
+            self.remove()
             raise
 
     def add(self, pid: int) -> None:
@@ -139,7 +144,7 @@ class MemoryGroup:
         return int(found[1])
 
     def remove(self) -> None:
-        """Remove it; there must be no process in it any more."""
+        """Remove it, and leave all as it was; there must be no process in it any more."""
 
         def gone() -> bool:
             with suppress(OSError):
@@ -147,3 +152,6 @@ class MemoryGroup:
             return not self._path.exists()
 
         wait_for(gone, "the end of the control group")
+        if self._switched_on and not [*self._path.parent.glob(f"{self._NAME}*")]:  # of another run
+            with suppress(OSError):  # others may have begun to use it
+                self._control.write_text("-memory")

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import pwd
-import shutil
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,9 +18,9 @@ from integration.faults.numbered import (
     numbered_lines,
     wait_noted,
 )
-from integration.harness import PYTHON, SOURCE, append, wait_for
+from integration.harness import append, wait_for
 from integration.moments import Moments
-from integration.processes import Custom, wait_gone
+from integration.processes import Custom, as_other, wait_gone
 from integration.writer import assert_each_line_once, counting_items
 
 Make = Callable[..., Custom]
@@ -82,16 +79,6 @@ def test_an_executor_that_cannot_fork(custom: Make, open_dir: Path) -> None:
     assert_each_ran_once(out, lines, "no process for an executor, actions run", times=rounds)
 
 
-def as_user(open_dir: Path) -> list[str]:
-    """What starts a command as USER; for whom there is a copy of lognot."""
-    user = pwd.getpwnam(USER)
-    prefix = ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
-    if subprocess.run([*prefix, PYTHON, "-c", "pass"], check=False, capture_output=True).returncode:
-        pytest.skip(f"{PYTHON} is not for other users")
-    shutil.copytree(SOURCE, open_dir / "src", ignore=shutil.ignore_patterns("__pycache__"))
-    return prefix
-
-
 @pytest.mark.root
 def test_a_supervisor_that_cannot_fork(custom: Make, open_dir: Path, own_dir: Path) -> None:
     """Without root, since no such limit binds root: it tries again until it can."""
@@ -101,7 +88,7 @@ def test_a_supervisor_that_cannot_fork(custom: Make, open_dir: Path, own_dir: Pa
         path.touch(mode=0o644)
     moments = Moments()
     lognot = custom(counting_items(str(log), lines) + noting_item(other, out))
-    lognot.prefix, lognot.source = as_user(open_dir), open_dir / "src"
+    lognot.prefix, lognot.source = as_other(USER, open_dir), open_dir / "src"
     own_dir.chmod(0o777)
     (own_dir / "notify").chmod(0o777)
     lognot.start()
