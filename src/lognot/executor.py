@@ -65,6 +65,7 @@ MAX_OCCASIONS = 16384  # streams and items whose last occasion is remembered
 # How long an item is known that a reload has changed or removed. What the monitor has found by then is in our
 # socket a moment later, unless we stand still; and who does so for this long is ended (executors.HANGS_S).
 EARLIER_S = 60.0
+LAST_WORDS_S = 1.0  # for a monitor that lives, to hand over what it has for an executor that is to stop
 MAX_WAITING_MONITORS = 16  # connections of monitors that died while there was no config that we may use
 
 
@@ -263,7 +264,9 @@ class Executor:
         for fd in self._waiting_monitors:
             self._drop_waiting(fd, b"they were held back until the stop")
         self._waiting_monitors = []
-        self._take_last_words()  # it ended before us; what it has still said counts
+        # The monitor has ended before us, or has nothing more for us. But what it has still said counts, and
+        # some of that may not have fitted into the socket yet.
+        self._loop.call_later(min(LAST_WORDS_S, grace_s), self._take_last_words)
         self._loop.call_later(grace_s, self._stop_now)
 
     def _stop_now(self) -> None:

@@ -468,6 +468,24 @@ def test_the_last_words_of_a_monitor_keep_their_order(bench: Bench, monitors: in
     assert taken[-1].item_id == 2, "the last monitor is the one that is answered"
 
 
+@pytest.mark.parametrize("lives", [True, False])
+def test_what_a_monitor_could_not_hand_over_before_a_stop_runs(bench: Bench, lives: bool) -> None:
+    """A reload has left an executor without items in the middle of a flood: the monitor lives on."""
+    asked = 0
+    while not bench.monitor.pending_bytes:
+        bench.monitor.send(action(asked))
+        asked += 1
+    bench.supervisor.send(m.Stop(10_000))
+    bench.loop.turn(wait=False)
+    assert bench.monitor.flush()
+    if not lives:
+        bench.monitor.close()
+    bench.told()
+    assert len(bench.shells.texts) == asked
+    while bench.executor._monitor:
+        bench.loop.turn()
+
+
 def test_a_stop_in_the_middle_of_what_the_monitor_says_drops_nothing(bench: Bench) -> None:
     asked = 150
     bench.monitor.send(action(1, item=9))
