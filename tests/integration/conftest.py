@@ -4,18 +4,31 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import pwd
+import shutil
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from integration.harness import Service
+from integration.harness import PYTHON, SOURCE, Service
 from integration.launching import LauncherService
 from integration.processes import Custom
 
 MEMORY = Path("/dev/shm")
 ENGINES = ["pcre2"] + (["pcre"] if importlib.util.find_spec("pcre") else [])
+
+
+def as_other(name: str, directory: Path) -> list[str]:
+    """A command prefix: what follows runs as a user, for whom a copy of lognot is put into a directory."""
+    user = pwd.getpwnam(name)
+    prefix = ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
+    if subprocess.run([*prefix, PYTHON, "-c", "pass"], check=False, capture_output=True).returncode:
+        pytest.skip(f"{PYTHON} is not for other users")
+    shutil.copytree(SOURCE, directory / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    return prefix
 
 
 @pytest.fixture

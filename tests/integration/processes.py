@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pwd
-import shutil
 import signal
 import subprocess
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-
-import pytest
 
 from integration.harness import PYTHON, SOURCE, Service, wait_for
 
@@ -75,16 +71,6 @@ def marked(mark: str) -> list[int]:
                 if mark.encode() in (entry / "environ").read_bytes():
                     found.append(int(entry.name))
     return [pid for pid in found if not is_gone(pid)]
-
-
-def as_other(name: str, directory: Path) -> list[str]:
-    """A command prefix: what follows runs as a user, for whom a copy of lognot is put into a directory."""
-    user = pwd.getpwnam(name)
-    prefix = ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
-    if subprocess.run([*prefix, PYTHON, "-c", "pass"], check=False, capture_output=True).returncode:
-        pytest.skip(f"{PYTHON} is not for other users")
-    shutil.copytree(SOURCE, directory / "src", ignore=shutil.ignore_patterns("__pycache__"))
-    return prefix
 
 
 class Custom(Service):

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from integration.conftest import as_other
 from integration.harness import PYTHON, SOURCE, append, lines_of, wait_for
-from integration.processes import Custom, Run, as_other, runner, stat_fields
+from integration.processes import Custom, Run, runner, stat_fields
 from lognot.options import parse_max_line
 
 GOOD = "[ITEM]\npath = log\nregex = (a+)\nupbound_action = echo $1\n"

@@ -19,11 +19,10 @@ from pathlib import Path
 
 import pytest
 
-from integration.conftest import ENGINES
+from integration.conftest import ENGINES, as_other
 from integration.harness import SOURCE, Service, append, capabilities, lines_of, wait_for
 from integration.processes import (
     Custom,
-    as_other,
     descriptors,
     ids,
     is_gone,

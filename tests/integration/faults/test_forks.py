@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from integration import accounts
+from integration.conftest import as_other
 from integration.faults.numbered import (
     assert_each_ran_once,
     kill,
@@ -20,7 +21,7 @@ from integration.faults.numbered import (
 )
 from integration.harness import append, wait_for
 from integration.moments import Moments
-from integration.processes import Custom, as_other, wait_gone
+from integration.processes import Custom, wait_gone
 from integration.writer import assert_each_line_once, counting_items
 
 Make = Callable[..., Custom]
