@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from integration.leftovers import kill_all
+
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 DEADLINE_S = 20.0  # generous: a machine may be busy; nothing is measured here
 PYTHON = os.environ.get("LOGNOT_TEST_PYTHON", sys.executable)
@@ -163,12 +165,17 @@ class Service:
             self.end()
 
     def end(self) -> None:
-        """Make sure that nothing of it is left."""
-        if self.process is not None and self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
-        if self.process is not None and self.process.stdout:
-            self.process.stdout.close()
+        """Leave nothing of it. What actions have left behind before a clean stop is none of it."""
+        if self.process is not None:
+            if self.process.poll() != 0:
+                kill_all(
+                    self.pid if self.process.returncode is None else 0,
+                    roles=f"NOTIFY_SOCKET={self.directory}/",
+                    actions=f"LOGNOT_PATH={self.directory}/",
+                )
+                self.process.wait()
+            if self.process.stdout:
+                self.process.stdout.close()
         self._notify.close()
 
 

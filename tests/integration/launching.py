@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import socket
 import subprocess
 from pathlib import Path
 
 from integration.harness import PYTHON, SOURCE, wait_for
-from integration.processes import is_gone, wait_gone
+from integration.leftovers import kill_all
+from integration.processes import is_gone
 
 # What the service manager does (sd_listen_fds(3)): the socket as descriptor 3, and LISTEN_* about it.
 PASS_SOCKET = """\
@@ -19,6 +19,7 @@ os.dup2(int(sys.argv[1]), 3)
 os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1")
 os.execv(sys.argv[2], sys.argv[2:])
 """
+MARK = "LOGNOT_TEST_LAUNCHER"  # in the environment of a launcher and its executors: which socket it has
 
 
 class LauncherService:
@@ -40,7 +41,7 @@ class LauncherService:
             self.process = subprocess.Popen(
                 [PYTHON, "-c", PASS_SOCKET, str(fd), *lognot],
                 pass_fds=(fd,),
-                env={**os.environ, "PYTHONPATH": str(SOURCE)},
+                env={**os.environ, "PYTHONPATH": str(SOURCE), MARK: str(self.path)},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=errors,
@@ -79,15 +80,14 @@ class LauncherService:
         return sock
 
     def end(self) -> None:
+        """Kill it and what it has started, as the service manager does with what is left in the unit."""
         if self.process is not None:
-            left = self.executors()
-            if self.process.poll() is None:
-                self.process.kill()
+            kill_all(
+                self.pid if self.process.poll() is None else 0,
+                roles=f"{MARK}={self.path}",
+                actions=f"LOGNOT_PATH={self.path.parent}/",
+            )
             self.process.wait()
-            for pid in left:  # as the service manager does with what is left in the unit
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            wait_gone(*left)
 
     def remove(self) -> None:
         """End it, and the socket too: nobody takes connections any more."""

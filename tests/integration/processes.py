@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from integration.harness import PYTHON, SOURCE, Service, wait_for
+from integration.leftovers import stat_fields
 
 
 def status(pid: int) -> dict[str, str]:
@@ -33,11 +34,6 @@ def limit(pid: int, name: str) -> tuple[str, str]:
             soft, hard, *_ = line.removeprefix(name).split()
             return soft, hard
     raise AssertionError(f"no limit {name!r}")
-
-
-def stat_fields(pid: int) -> list[bytes]:
-    """Fields 3 and on of /proc/PID/stat (proc(5)): state, parent, process group, session, terminal, ..."""
-    return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
 
 
 def descriptors(pid: int) -> dict[int, str]:

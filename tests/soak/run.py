@@ -342,6 +342,7 @@ def main() -> int:
     try:
         well = soak.run()
     finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # who is in a hurry would leave all of it
         soak.end()
         if well:
             shutil.rmtree(directory)
