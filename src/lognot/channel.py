@@ -24,9 +24,8 @@ PACKET_BYTES = 64 * 1024  # fits net.core.wmem_default (208 KiB) thrice, so a pa
 MAX_MESSAGE_BYTES = MAX_LINE_BYTES + 1024 * 1024  # a line of the largest max_line, and all its groups
 SMALL_MESSAGE_BYTES = 512 * 1024  # peers that send no lines: the largest is LogLooked with long names
 MAX_PENDING_BYTES = 64 * 1024 * 1024  # a peer that leaves this much unread is not coming back
-PACKET_COST_BYTES = (
-    256  # what a waiting packet takes beside its bytes: a peer can leave many short ones unread
-)
+# What a waiting packet takes beside its bytes: a peer can leave many short ones unread.
+PACKET_COST_BYTES = 256
 RECEIVE_AT_ONCE = 64  # packets taken in one turn, so that one busy peer does not hold up the others
 
 _LAST = b"\0"

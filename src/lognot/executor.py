@@ -133,9 +133,8 @@ class Executor:
         self._templates: dict[tuple[int, Kind], Template] = {}
         self._monitor: Channel | None = None
         self._waiting_monitors: list[int] = []  # connections that came before a config, in order
-        self._numbers: frozenset[int] = (
-            frozenset()
-        )  # of the items in the last config, also one not to be used
+        # Of the items in the last config, also one that is not to be used.
+        self._numbers: frozenset[int] = frozenset()
         self._looking_ahead = False
         self._put_off: list[tuple[m.Message, int]] = []  # heard while looking ahead, to be done in this turn
         self._queue: OrderedDict[Occasion, _Action] = OrderedDict()
@@ -403,11 +402,9 @@ class Executor:
             assert action.request is not None
             assert action.item is not None
             # What starts before the monitor can know of it would start again, should we be killed now.
-            if (
-                self._retrying
-                or not self._monitor_knows
-                or not self._start(action, action.item, action.request)
-            ):
+            if self._retrying or not self._monitor_knows:
+                return
+            if not self._start(action, action.item, action.request):
                 return
             self._queue.popitem(last=False)
             self._queued_bytes -= waiting_bytes(action.request)

@@ -20,9 +20,8 @@ from lognot.messages import Message
 from lognot.quota import starts_journal
 
 BOOT_ATTEMPTS = 5  # a role that never came up will not come up after so many attempts
-ATTEMPTS_AGAIN = (
-    60  # in a row, over about a minute, of one that did come up once: a new service may do better
-)
+# In a row, over about a minute, of one that did come up once: a new service may do better.
+ATTEMPTS_AGAIN = 60
 # Monitors in a minute that died in a search are started again at once. Each costs its item a ban of that
 # minute at least, or one of a few (budget.py), so this is more than most configs can need.
 QUICK_CRASHES = 30

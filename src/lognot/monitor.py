@@ -228,9 +228,8 @@ class Monitor:
         now_ns = time.monotonic_ns()
         for record in self._ledger.replay():
             rule = self._rules.get(record.item_id)
-            if (
-                rule and record.time_ns <= now_ns
-            ):  # a later one is no fact, and would put off a deadline for ever
+            # A later one is no fact, and would put off a deadline for ever.
+            if rule and record.time_ns <= now_ns:
                 rule.replay(record)
 
     def _begin(self) -> None:

@@ -88,9 +88,8 @@ def become(account: Account) -> None:
     os.setresgid(account.gid, account.gid, account.gid)
     os.setresuid(account.uid, account.uid, account.uid)
     if account.uid:
-        _keep_capabilities(
-            frozenset()
-        )  # the inheritable ones are not tied to the uid: a container may have given some
+        # The inheritable ones are not tied to the uid: a container may have given some.
+        _keep_capabilities(frozenset())
     _verify(account)
 
 

@@ -41,9 +41,8 @@ class SavedStream:
     slot: int = -1
 
 
-SavedLogs = Mapping[
-    str, tuple[SavedStream, ...]
-]  # by path, the files of each in the order they were found in
+# By path, the files of each in the order they were found in.
+SavedLogs = Mapping[str, tuple[SavedStream, ...]]
 
 
 @dataclass(frozen=True, slots=True)
