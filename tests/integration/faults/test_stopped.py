@@ -78,6 +78,7 @@ def test_a_monitor_that_stands_still_while_its_executor_is_killed(service: Make,
     lognot.wait_log(r"\[NOTE\] fired", lines)
     with held(lognot.role("monitor")):
         executor = lognot.role("executor")
+        wait_for(lambda: noted(out), "the first action")
         ended = r"\[NOTE\] action ended with"
         quiet = 0
         while quiet < 20:  # until nothing happens any more
