@@ -233,7 +233,8 @@ def _cgroup() -> Iterator[Path]:
     """A cgroup for one system; it is removed when its processes have gone."""
     with open("/proc/self/mountinfo") as file:
         mounts = [line.split() for line in file]
-    unified = next((fields[4] for fields in mounts if fields[fields.index("-") + 1] == "cgroup2"), None)
+    kinds = {fields[4]: fields[fields.index("-") + 1] for fields in mounts}
+    unified = next((place for place, kind in kinds.items() if kind == "cgroup2"), None)
     if unified is None:
         raise NoRootError("needs cgroups of version 2, to boot a system")
     try:
@@ -244,6 +245,9 @@ def _cgroup() -> Iterator[Path]:
         yield cgroup
     finally:
         _remove_cgroup(cgroup)
+        # Beside cgroups of version 1, systemd-nspawn makes another one in the hierarchy of systemd.
+        for place in (place for place, kind in kinds.items() if kind == "cgroup"):
+            _remove_cgroup(Path(place) / cgroup.name)
 
 
 def _remove_cgroup(cgroup: Path) -> None:
