@@ -400,6 +400,7 @@ def test_interrupting_it_shows_no_traceback(tmp_path: Path) -> None:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's `&` has it ignored
     ) as process:
         assert process.stdin is not None
         assert process.stdout is not None
