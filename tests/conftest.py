@@ -11,7 +11,7 @@ from dataclasses import astuple
 import pytest
 from hypothesis import HealthCheck, settings
 
-from effort import EFFORT
+from effort import examples
 from integration.accounts import ACCOUNTS, Account, table
 
 os.umask(0o022)  # root takes no config that its group can write
@@ -19,8 +19,8 @@ os.umask(0o022)  # root takes no config that its group can write
 # A busy machine is no failure: properties are held by their assertions, not by how long an example takes.
 settings.register_profile(
     "lognot",
+    examples(settings.default.max_examples),
     deadline=None,
-    max_examples=settings.default.max_examples * EFFORT,
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("lognot")

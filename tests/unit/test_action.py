@@ -19,6 +19,7 @@ import pytest
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
+from effort import examples
 from lognot.action import (
     BASE_ENVIRONMENT,
     MAX_ENVIRONMENT_BYTES,
@@ -549,7 +550,7 @@ def word(depth: int) -> st.SearchStrategy[Piece]:
 
 
 # Every example starts a shell or two: some milliseconds each.
-SLOW = settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+SLOW = settings(examples(200), deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @pytest.mark.parametrize("shell", SHELLS)

@@ -12,9 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from effort import examples
 from lognot import channel as channel_module
 from lognot import messages as m
 from lognot.channel import (
@@ -164,7 +165,7 @@ def test_the_longest_line_with_the_most_groups_arrives(pair: Callable[..., Pair]
 
 
 @given(st.lists(ANY_MESSAGE, max_size=20))
-@settings(max_examples=50, deadline=None)
+@examples(50)
 def test_any_messages_arrive(messages: list[m.Message]) -> None:
     with nothing_leaks():
         both = Pair(ALL)
@@ -427,7 +428,7 @@ def test_a_descriptor_over_our_own_limit_is_a_protocol_error(pair: Callable[...,
 
 
 @given(st.lists(st.tuples(st.binary(max_size=40), st.integers(0, 3)), max_size=10), st.booleans())
-@settings(max_examples=200, deadline=None)
+@examples(200)
 def test_any_packets_are_messages_or_the_end(packets: list[tuple[bytes, int]], with_fds: bool) -> None:
     with nothing_leaks():
         both = Pair(ALL if with_fds else WITHOUT_FDS, 100)

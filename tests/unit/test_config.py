@@ -10,9 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from effort import examples
 from lognot.config import (
     EVERY_MATCH,
     Config,
@@ -626,7 +627,7 @@ FILES = st.lists(SECTIONS, unique_by=lambda section: section[0]).map(
 )
 
 
-@settings(max_examples=400)
+@examples(400)
 @given(SOUP | FILES | st.binary())
 def test_any_bytes_give_a_config_or_problems(data: bytes) -> None:
     config, problems = parse(data)

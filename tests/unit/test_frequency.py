@@ -6,9 +6,10 @@ import gc
 import tracemalloc
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from effort import examples
 from lognot import frequency
 from lognot.frequency import (
     DIGEST_BYTES,
@@ -150,7 +151,7 @@ GAPS_AND_KEYS = st.lists(
 )
 
 
-@settings(max_examples=500)
+@examples(500)
 @given(st.integers(0, 12), st.integers(0, 30), st.integers(1, 6), GAPS_AND_KEYS)
 def test_upbound_is_like_remembering_every_match(
     count: int, window_ns: int, max_keys: int, adds: list[tuple[int, bytes | None]]
@@ -314,7 +315,7 @@ def judged_every_ns(count: int, window_ns: int, matches: list[int], until_ns: in
     return fired
 
 
-@settings(max_examples=500)
+@examples(500)
 @given(st.integers(1, 5), st.integers(1, 25), st.lists(st.integers(0, 8), max_size=40))
 def test_downbound_fires_at_the_very_moments_that_looking_all_the_time_would(
     count: int, window_ns: int, gaps_ns: list[int]

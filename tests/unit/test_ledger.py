@@ -18,9 +18,10 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from effort import examples
 from lognot import ledger as module
 from lognot.files import MAX_UNCOMMITTED, Files
 from lognot.ledger import (
@@ -85,7 +86,7 @@ records = st.builds(
 )
 
 
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(st.dictionaries(st.sampled_from([0, 1, 2, MAX_STREAMS - 1]), positions), st.lists(records, max_size=5))
 def test_what_is_committed_comes_back(committed: dict[int, Position], counted: list[Record]) -> None:
     supervisors = Ledger()
@@ -427,7 +428,7 @@ def test_the_deaths_needed_are_few() -> None:
 # A monitor that was taken over may have left anything.
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(st.data())
 def test_garbage_never_raises_nor_takes_for_ever(data: st.DataObject) -> None:
     supervisors = Ledger()

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from effort import examples
 from lognot import pattern
 from lognot.errors import MatchLimitError, PatternError
 from lognot.pattern import Pattern, Spans, choose_engine, compile_pattern
@@ -234,7 +235,7 @@ lines = st.lists(characters | st.binary(min_size=1, max_size=2), max_size=12).ma
 
 @pytest.mark.usefixtures("both")
 @settings(
-    max_examples=400,
+    examples(400),
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )

@@ -11,9 +11,10 @@ from pathlib import Path
 from unittest.mock import patch
 
 import pytest
-from hypothesis import assume, example, given, settings
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
+from effort import examples
 from lognot import tail
 from lognot.tail import MARK_BYTES, Tail
 
@@ -127,7 +128,7 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@examples(400)
 @given(steps, st.sampled_from([1, 10, 100, 1500]), st.sampled_from([1, 7, 64, 1000, 65536]))
 @example(
     [("write", b"\n"), ("drain and empty, hole", 9000), ("write", b"\n"), ("read", None), ("resume", None)],
@@ -171,7 +172,7 @@ def test_every_line_once_whatever_happens(
         assert seen == expected_lines(file.content, max_line)
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(
     st.binary(max_size=300).map(lambda data: data.replace(b"\1", b"\n")),
     st.binary(max_size=300).map(lambda data: data.replace(b"\1", b"\n")),
@@ -217,7 +218,7 @@ def before_each_call(steps: Iterator[Callable[[], object]]) -> Iterator[None]:
         yield
 
 
-@settings(max_examples=600, deadline=None)
+@examples(600)
 @given(
     st.lists(
         st.one_of(
