@@ -240,7 +240,7 @@ class _Start:
             return json.dumps([astuple(problem) for problem in problems]).encode()
 
         try:
-            prepare = partial(_load, config.regex_engine)
+            prepare = partial(_load_checks, config.regex_engine)
             answer = json.loads(ask_child(check, self._monitor, CHECK_S, prepare, on_wait))
             return tuple(Problem(*values) for values in answer)
         except (LognotError, ValueError, TypeError) as error:
@@ -250,7 +250,7 @@ class _Start:
     def _be_monitor(self, channel: Channel, ledger: Ledger, service_pids: tuple[int, ...]) -> None:
         from lognot.monitor import run_monitor
 
-        _load(self._engine)
+        _load_engine(self._engine)
         run_monitor(channel, ledger, service_pids, self._monitor)
 
     def _start_executor(self, account: Account) -> Child | Launched:
@@ -270,12 +270,19 @@ class _Start:
         run_executor(channel, account, directory, self._open_files, approve)
 
 
-def _load(engine: str) -> None:
+def _load_checks(engine: str) -> None:
+    """Load what checks a config, in a child that is still root, as `_load_engine` does."""
+    import lognot.check  # noqa: F401
+
+    _load_engine(engine)
+
+
+def _load_engine(engine: str) -> None:
     """Load what compiles patterns, in a child that is still root.
 
-    The monitor's user may not be able to read where lognot is installed, such as root's own home.
+    The monitor's user may not be able to read where lognot is installed, such as root's own home. Nothing
+    else: while a monitor starts, all logs wait.
     """
-    import lognot.check  # noqa: F401
     from lognot.pattern import choose_engine
 
     with contextlib.suppress(PatternError):  # said by whoever needs it
