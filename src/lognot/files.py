@@ -164,7 +164,8 @@ class Files:
             return tail
         if message.start is m.Start.LEFTOVER:
             return None
-        self._notes.say(Notice.EMPTIED_UNSEEN, message.log_id)
+        # Emptied while nobody looked. Was that before the start, the supervisor tells what became of it.
+        self._notes.say(Notice.TRUNCATED if message.history else Notice.EMPTIED_UNSEEN, message.log_id)
         return Tail(fd, self._max_line_bytes, generation=known.generation + 1)
 
     def _tail_at(self, place: Position | Anchor, fd: int, generation: int) -> Tail | None:
@@ -424,6 +425,7 @@ class Files:
         their counts, and have their actions run again.
         """
         if not self._uncommitted:
+            self._unsettled_ns = NEVER_NS  # what had to wait may be of a log that is gone
             return
         if not self._settled():
             now_ns = time.monotonic_ns()

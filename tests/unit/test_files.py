@@ -30,18 +30,18 @@ class World:
         self.told: list[Message] = []
         os.write(self.fd, content)
 
-    def files(self, start: Start) -> Files:
+    def files(self, start: Start, history: int = 0) -> Files:
         """Those of a monitor that has just been told of the file."""
         notes: Any = SimpleNamespace(say=lambda notice, *words: self.said.append(notice))
         files = Files(self.ledger, notes, self.told.append, lambda: self.settled, lambda: None)
         files.configure({1}, 1024)
-        files.opened(LogOpened(1, 1, 0, 1, start, os.fstat(self.fd).st_size, 0), os.dup(self.fd))
+        files.opened(LogOpened(1, 1, 0, 1, start, os.fstat(self.fd).st_size, history), os.dup(self.fd))
         return files
 
     @contextmanager
-    def monitor(self, start: Start) -> Iterator[tuple[Files, Stream]]:
+    def monitor(self, start: Start, history: int = 0) -> Iterator[tuple[Files, Stream]]:
         """One that has just been told of the file, as the log's current one."""
-        files = self.files(start)
+        files = self.files(start, history)
         files.looked(LogLooked(1, 1, ()))
         (stream,) = files.of_log(1)
         yield files, stream
@@ -227,3 +227,25 @@ def test_an_executor_that_stands_still_puts_a_commit_off_for_a_while_only(
         monitor.commit()
         assert world.ledger.position(0).offset == 8
         assert monitor.commit_ns == NEVER_NS
+
+
+def test_a_commit_that_has_become_needless_is_not_waited_for(world: World) -> None:
+    """Its log is in the config no more: a deadline that nobody meets would have the loop turn without end."""
+    with world.monitor(Start.BEGIN) as (monitor, _):
+        world.settled = False
+        world.read(monitor)
+        assert monitor.commit_ns < NEVER_NS
+        monitor.configure(set(), 1024)
+        monitor.commit()
+        assert monitor.commit_ns == NEVER_NS
+
+
+@pytest.mark.parametrize(("history", "said"), [(0, Notice.EMPTIED_UNSEEN), (3, Notice.TRUNCATED)])
+def test_who_tells_of_a_file_that_was_emptied_unseen(world: World, history: int, said: Notice) -> None:
+    """Of what happened before the start the supervisor says whether there was a copy to finish."""
+    with world.monitor(Start.BEGIN) as (monitor, _):
+        world.read(monitor)
+    os.ftruncate(world.fd, 3)
+    with world.monitor(Start.COMMITTED, history=history):
+        pass
+    assert world.said == [said]
