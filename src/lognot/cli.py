@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 from lognot import __version__
+from lognot.errors import described
 from lognot.shown import printable
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run(_arguments(argv))
     except OSError as error:
         if not isinstance(error, BrokenPipeError):  # else whoever read our output has seen enough
-            print(f"lognot: {printable(str(error))}", file=sys.stderr)
+            print(f"lognot: {printable(described(error))}", file=sys.stderr)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what is still in the buffer
         return 1
     except KeyboardInterrupt:

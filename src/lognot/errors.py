@@ -104,3 +104,12 @@ def reason_of(error: OSError) -> str:
     reason = error.strerror or str(error)
     advice = RAISE.get(error.errno or 0)
     return f"{reason}: {advice}" if advice else reason
+
+
+def described(error: Exception) -> str:
+    """Say what went wrong, with the path that it is about where there is one, and without a number."""
+    if not isinstance(error, OSError):
+        return str(error)
+    if not isinstance(error.filename, str):
+        return reason_of(error)
+    return f"'{error.filename}': {reason_of(error)}"

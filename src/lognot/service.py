@@ -168,11 +168,11 @@ class PidFile:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._path = os.fspath(path)
         self._name = os.path.basename(self._path)
-        with self._directory() as directory:
-            try:
+        try:
+            with self._directory() as directory:
                 self._take(directory)
-            except OSError as error:
-                raise OSError(error.errno, error.strerror, self._path) from error
+        except OSError as error:  # of a name below some directory
+            raise OSError(error.errno, error.strerror, self._path) from error
 
     @contextlib.contextmanager
     def _directory(self) -> Iterator[int]:

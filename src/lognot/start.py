@@ -17,7 +17,15 @@ from lognot.channel import Channel
 from lognot.children import Child, ask_child, start_child
 from lognot.config import draft_config
 from lognot.continuity import Continuity, forget, runtime_directory, state_directory
-from lognot.errors import ConfigError, LognotError, PatternError, Problem, StateError, in_reading_order
+from lognot.errors import (
+    ConfigError,
+    LognotError,
+    PatternError,
+    Problem,
+    StateError,
+    described,
+    in_reading_order,
+)
 from lognot.journal import ERROR, WARNING, Event, Journal, open_journal
 from lognot.launched import Launched, connect_executor
 from lognot.ledger import Ledger
@@ -68,7 +76,7 @@ def start(options: Options) -> int:
             print(printable(str(problem)), file=sys.stderr)
         print("lognot: not started, the config has errors", file=sys.stderr)
     except (LognotError, OSError) as error:
-        print(f"lognot: not started: {printable(str(error))}{_about(error)}", file=sys.stderr)
+        print(f"lognot: not started: {printable(described(error))}{_about(error)}", file=sys.stderr)
     return 1
 
 
@@ -98,7 +106,7 @@ def start_launcher(options: Options) -> int:
 
         return Launcher(listener, lambda: places.read_config()[0], run).run()
     except (LognotError, OSError) as error:
-        print(f"lognot: not started: {printable(str(error))}", file=sys.stderr)
+        print(f"lognot: not started: {printable(described(error))}", file=sys.stderr)
     return 1
 
 
@@ -217,7 +225,7 @@ class _Start:
         try:
             continuity = Continuity(directory, config.source, journal)
         except OSError as error:
-            journal.write(Event.STATE_FAILED, ERROR, f"nothing is kept for a restart: {error}")
+            journal.write(Event.STATE_FAILED, ERROR, f"nothing is kept for a restart: {described(error)}")
             return None, {}
         return continuity, continuity.load(runtime_directory(self._environment), resuming)
 
@@ -227,7 +235,9 @@ class _Start:
         try:
             return Continuity(state_directory(config, self._environment), config.source, self._journal)
         except (OSError, StateError) as error:
-            self._journal.write(Event.STATE_FAILED, ERROR, f"nothing is kept for a restart: {error}")
+            self._journal.write(
+                Event.STATE_FAILED, ERROR, f"nothing is kept for a restart: {described(error)}"
+            )
             return None
 
     def _check(self, config: Config, on_wait: Callable[[], object]) -> tuple[Problem, ...]:

@@ -24,7 +24,7 @@ from lognot.catalogue import Catalogue
 from lognot.channel import Channel
 from lognot.children import Child, crashed, start_child
 from lognot.continuity import Continuity, wants_resume
-from lognot.errors import RETRY_LIMITED_S, ConfigError, ProtocolError, reason_of
+from lognot.errors import RETRY_LIMITED_S, ConfigError, ProtocolError, described, reason_of
 from lognot.executors import Executors
 from lognot.journal import ERROR, INFO, WARNING, Event, Journal
 from lognot.keeper import Keeper
@@ -442,7 +442,7 @@ class Supervisor:
                 try:
                     self._journal.reopen()
                 except OSError as error:
-                    text = f"cannot reopen the log file, the old one stays in use: {error}"
+                    text = f"cannot reopen the log file, the old one stays in use: {described(error)}"
                     self._journal.write(Event.SELF_ERROR, ERROR, text)
 
     def _stop(self, number: signal.Signals) -> None:

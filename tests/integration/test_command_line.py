@@ -356,7 +356,7 @@ def test_output_that_cannot_be_written_is_said_in_a_line(tmp_path: Path, argumen
             check=False,
             timeout=60,
         )
-    assert (done.returncode, done.stderr) == (1, b"lognot: [Errno 28] No space left on device\n")
+    assert (done.returncode, done.stderr) == (1, b"lognot: No space left on device\n")
 
 
 def test_closed_descriptors_are_no_reason_for_a_traceback(tmp_path: Path) -> None:
@@ -390,7 +390,7 @@ def test_the_working_directory_may_be_gone(option: str) -> None:
         timeout=60,
     )
     assert done.returncode == 1
-    assert re.fullmatch(rb"lognot: (not started: )?\[Errno 2\] No such file or directory\n", done.stderr)
+    assert re.fullmatch(rb"lognot: (not started: )?No such file or directory\n", done.stderr)
 
 
 def test_interrupting_it_shows_no_traceback(tmp_path: Path) -> None:

@@ -827,9 +827,9 @@ def test_a_stale_pid_file_does_not_hinder(run: Run, log: Path, tmp_path: Path) -
     ("arguments", "reason"),
     [
         (["-c", "absent.conf"], b"absent.conf: cannot read the config: No such file or directory"),
-        (["-l", "absent/own.log"], b"No such file or directory: '"),
-        (["-p", "absent/lognot.pid"], b"No such file or directory: '"),
-        (["-w", "absent"], b"No such file or directory: 'absent'"),
+        (["-l", "absent/own.log"], b"/absent': No such file or directory"),
+        (["-p", "absent/lognot.pid"], b"/absent/lognot.pid': No such file or directory"),
+        (["-w", "absent"], b"not started: 'absent': No such file or directory"),
         (["-u", "nosuchuser"], b"there is no user 'nosuchuser'"),
     ],
 )
