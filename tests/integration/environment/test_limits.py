@@ -107,6 +107,8 @@ def test_a_reload_with_a_descriptor_too_few_for_each_step(service: Make, tmp_pat
         limits = leave_no_descriptor(lognot.pid, spare)
         lognot.write_config("".join(items[: spare + 1]))
         before = lognot.log.count("config reloaded") + lognot.log.count("config not reloaded")
+        lognot.wait_notification("")
+        ready = lognot.notifications.count("READY=1")
         lognot.signal(signal.SIGUSR1)
         wait_for(
             lambda before=before: (
@@ -115,6 +117,8 @@ def test_a_reload_with_a_descriptor_too_few_for_each_step(service: Make, tmp_pat
             "reloaded, or not",
         )
         refused = "config not reloaded" in lognot.log.splitlines()[-1]
+        if refused:  # said after that, and not to be taken for the end of the next one
+            lognot.wait_notification("READY=1", ready + 1)
         for log in logs[: spare if refused else spare + 1]:
             append(log, f"line {spare}\n")
         give_back(lognot.pid, limits)
