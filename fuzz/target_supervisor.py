@@ -173,6 +173,7 @@ def _close(made: _Hostile) -> None:
     for peer in made.peers.values():
         peer.close()
     made._logs.configure([])
+    made._logs._streams.close_outdated_watches()
     if made._logs._streams._watches is not None:
         made._logs._streams._watches.close()
     made._mounts.close()

@@ -145,6 +145,7 @@ class Logs:
             stream = log.streams.get(log.current)
             if stream is not None and stream.wd and stream.start is Start.LEFTOVER:
                 stream.start = Start.COMMITTED
+        self._streams.close_outdated_watches()
 
     def disconnect(self) -> None:
         """Send nothing until the next `connect`."""

@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from lognot import watch
 from lognot.errors import LIMITS
@@ -30,6 +31,7 @@ PASSING = (*LIMITS, errno.EAGAIN)
 MAX_OPEN = 64
 
 Send = Callable[[Message, int], None]
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -96,6 +98,9 @@ class Streams:
         self._next_stream_id = 1
         self._free_slots = list(range(MAX_STREAMS - 1, -1, -1))  # the lowest comes first
         self._watches: watch.Watches | None = None
+        # Of the last monitor, which may have removed some. The kernel takes 10 to 20 ms to close such an
+        # instance (fsnotify_destroy_group()), and no log is to wait for that.
+        self._outdated_watches: watch.Watches | None = None
         self.send: Send = _nobody
 
     def connect(self, send: Send) -> None:
@@ -104,12 +109,36 @@ class Streams:
         Raises:
             OSError: no inotify instance can be had (watch.Watches).
         """
-        if self._watches is not None:
-            self._watches.close()
-            self._watches = None
-        self._watches = watch.Watches()
+        self.close_outdated_watches()
+        self._outdated_watches, self._watches = self._watches, None
+        self._watches = self._within_limits(watch.Watches)
         self.send = send
         send(UseWatches(), self._watches.fileno())
+
+    def close_outdated_watches(self) -> None:
+        """Close those of the last monitor."""
+        if self._outdated_watches is not None:
+            self._outdated_watches.close()
+            self._outdated_watches = None
+
+    def _within_limits(self, have: Callable[[], T]) -> T:
+        """Give what this gives; where a limit is in the way, once what is outdated counts no more.
+
+        Raises:
+            OSError: of `have`.
+        """
+        try:
+            return have()
+        except OSError:
+            if self._outdated_watches is None:
+                raise
+        self.close_outdated_watches()
+        return have()
+
+    def _watch(self, fd: int, mask: int) -> int:
+        watches = self._watches
+        assert watches is not None
+        return self._within_limits(lambda: watches.add(fd, mask))
 
     def disconnect(self) -> None:
         """Send nothing until the next `connect`."""
@@ -127,8 +156,7 @@ class Streams:
             WatchLimitError: the user's limit of watches is reached.
             OSError: it cannot be watched.
         """
-        assert self._watches is not None
-        return self._watches.add(fd, watch.DIRECTORY_MASK)
+        return self._watch(fd, watch.DIRECTORY_MASK)
 
     def release(self, wds: Iterable[int]) -> None:
         """Watch these no more."""
@@ -248,8 +276,7 @@ class Streams:
         Raises:
             OSError: it cannot be watched, or no descriptor can be had to pass it on.
         """
-        assert self._watches is not None
-        wd = self._watches.add(stream.fd, watch.FILE_MASK)
+        wd = self._watch(stream.fd, watch.FILE_MASK)
         start = stream.start
         known = self._ledger.position(stream.slot)
         if start is not Start.LEFTOVER and known.stream_id == stream.stream_id and known.offset != NOT_BEGUN:

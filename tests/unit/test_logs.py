@@ -102,6 +102,7 @@ def world(tmp_path: Path) -> Iterator[World]:
         made.path.write_text("history\n")
         yield made
         made.logs.configure([])
+        made.logs._streams.close_outdated_watches()
         if made.logs._streams._watches is not None:
             made.logs._streams._watches.close()
 
@@ -321,6 +322,54 @@ def test_a_new_monitor_is_told_everything(world: World) -> None:
         assert looked.stream_id == second.stream_id
         # Its watches are of the new instance, and are let go there.
         assert watch_count(world) == len({wd for wd, _ in looked.watches}) + 2
+
+
+def instances() -> int:
+    return sum(
+        os.path.realpath(f"/proc/self/fd/{fd}").endswith("inotify") for fd in os.listdir("/proc/self/fd")
+    )
+
+
+def connect_again(world: World) -> None:
+    world.logs.disconnect()
+    world.monitor = Monitor()
+    world.logs.connect(world.monitor)
+
+
+def test_no_log_waits_until_the_watches_of_the_last_monitor_are_closed(world: World) -> None:
+    world.start()
+    world.look()
+    before = instances()
+    for _ in range(3):  # that do not get as far as to begin
+        connect_again(world)
+        assert instances() == before + 1
+    world.look()
+    world.logs.begun()
+    assert instances() == before
+
+
+def test_a_limit_that_those_of_the_last_monitor_meet(world: World) -> None:
+    """Of instances, descriptors or watches: they are closed, and it is tried again at once."""
+    world.start()
+    world.look()
+    before = instances()
+    limited = WatchLimitError(errno.EMFILE, "inotify limit reached")
+    with patch.object(watch, "Watches", side_effect=[limited, Watches()]):
+        connect_again(world)
+    assert instances() == before
+    world.look()
+    connect_again(world)
+    real = Watches.add
+
+    def add(watches: Watches, fd: int, mask: int) -> int:
+        if instances() > before:
+            raise limited
+        return real(watches, fd, mask)
+
+    with patch.object(Watches, "add", add):
+        assert world.look()[1].stream_id
+    assert world.logs.limited() == []
+    assert instances() == before
 
 
 def test_a_slot_that_the_last_user_wrote_to_late_is_not_mistaken(world: World) -> None:

@@ -153,6 +153,7 @@ class Service:
             fds += [stream.fd for stream in self._files._streams.values()]
         if self.logs is not None:
             fds += [stream.fd for log in self.logs._logs.values() for stream in log.streams.values()]
+            self.logs._streams.close_outdated_watches()
             if self.logs._streams._watches is not None:
                 self.logs._streams._watches.close()
             self.logs._unseen._renames._close()
