@@ -29,10 +29,11 @@ from lognot.tail import Block
 # `(a*)\1[xy]` takes 35 ms for 1,000. SIGVTALRM then ends this process, and the next one leaves that search
 # out. The guard costs 5 us a search.
 LONG_LINE_BYTES = 768 if has_jit() else 0
-# Of CPU time. The kernel looks at each tick, and adds one: 12 ms where there are 250 in a second. With the
-# start of the next monitor (15 ms) that is what another item has to wait. A longer line gets what 100 MB/s
-# take.
-SEARCH_LIMIT_S = 0.006
+# Of CPU time. The kernel looks at each tick, and adds one: 8 ms where there are 250 in a second, also for a
+# line of 64 KiB. With the start of the next monitor (15 ms) that is what another item has to wait. A longer
+# line gets what 100 MB/s take. Without JIT a search takes several times as long.
+JIT_LIMIT_S, NO_JIT_LIMIT_S = 0.003, 0.006
+SEARCH_LIMIT_S = JIT_LIMIT_S if has_jit() else NO_JIT_LIMIT_S
 SEARCH_LIMIT_S_PER_BYTE = 1e-8
 # For a short line that is only guarded since the last monitor died in its block: PCRE's own limits do.
 CAREFUL_LIMIT_S = 1.0

@@ -22,6 +22,7 @@ import sys
 import syslog
 import time
 from enum import Enum
+from functools import cache
 from typing import Protocol, TextIO
 
 from lognot.outlet import Datagrams, Lines
@@ -372,6 +373,7 @@ def _system_log() -> Sink:
     return StreamSink(sys.stderr)
 
 
+@cache
 def own_line_pattern(*pids: int) -> re.Pattern[bytes]:
     """Give a pattern for `match` that knows the lines that lognot has written under one of these pids.
 

@@ -12,6 +12,7 @@ import resource
 import signal
 import struct
 from collections.abc import Callable
+from functools import cache
 
 from lognot.errors import PrivilegeError
 from lognot.users import Account
@@ -195,15 +196,21 @@ def set_process_title(title: str) -> None:
     """
     name = ctypes.create_string_buffer(title.replace(": ", "-").encode()[:15])  # the kernel keeps 15 bytes
     _prctl(_PR_SET_NAME, ctypes.addressof(name))
-    try:
-        with open("/proc/self/stat", "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()
-        start, end = int(fields[45]), int(fields[46])
-    except (OSError, IndexError, ValueError):
-        return
+    start, end = _command_line()
     if 0 < start < end:
         room = end - start
         ctypes.memmove(start, title.encode()[: room - 1].ljust(room, b"\0"), room)
+
+
+@cache
+def _command_line() -> tuple[int, int]:
+    """Where it begins and ends in memory, also in what is forked from here; zeros if unknown."""
+    try:
+        with open("/proc/self/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+        return int(fields[45]), int(fields[46])
+    except (OSError, IndexError, ValueError):
+        return 0, 0
 
 
 def _drop_bounding_set(but: frozenset[int] = frozenset()) -> None:

@@ -4,7 +4,7 @@ The list is what the monitor calls, what the C library may call for it, and noth
 its channels, waiting, time, memory. Nothing that takes a path, a process or an address is on it.
 
 libseccomp's Python binding brings the numbers of each architecture. It is loaded, and the filter made, while
-files can still be opened; `enter` then only hands it to the kernel. Monitor only.
+files can still be opened; `enter` then only hands it to the kernel. Monitor only, but for `load_binding`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import warnings
+from contextlib import suppress
 from fcntl import F_DUPFD_CLOEXEC, F_GETFD, F_GETFL, F_SETFD
 from mmap import MAP_SHARED, PROT_EXEC
 from typing import Any
@@ -45,6 +46,14 @@ _FCNTL_COMMANDS = (F_GETFD, F_SETFD, F_GETFL, F_DUPFD_CLOEXEC)
 _PR_SET_VMA = 0x53564D41  # linux/prctl.h: the C library names its memory, where a tunable asks for it
 _STANDARD_ERROR = 2  # is /dev/null; what a dying interpreter or C library prints
 _ALL_BITS = 0xFFFFFFFF  # of a C int
+
+
+def load_binding() -> None:
+    """Load what a filter is made with, so that all monitors share it. Where it is missing, they say so."""
+    with suppress(ImportError, OSError):
+        import termios  # noqa: F401
+
+        import seccomp  # noqa: F401
 
 
 class Sandbox:

@@ -307,7 +307,9 @@ def _share_pages() -> None:
     """
     import lognot.executor
     import lognot.monitor  # noqa: F401
+    from lognot.sandbox import load_binding
 
+    load_binding()
     _free_and_freeze()
 
 

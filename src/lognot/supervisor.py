@@ -26,7 +26,7 @@ from lognot.children import Child, crashed, start_child
 from lognot.continuity import Continuity, wants_resume
 from lognot.errors import RETRY_LIMITED_S, ConfigError, ProtocolError, described, reason_of
 from lognot.executors import Executors
-from lognot.journal import ERROR, INFO, WARNING, Event, Journal
+from lognot.journal import ERROR, INFO, WARNING, Event, Journal, own_line_pattern
 from lognot.keeper import Keeper
 from lognot.launched import Launched
 from lognot.ledger import Ledger
@@ -133,6 +133,7 @@ class Supervisor:
         self._mounts = MountTable()
         self._mounts_timer: Timer | None = None
         self._config = config
+        self._config_json = b""
         self._signals = SignalQueue((signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1))
 
     def run(self) -> int:
@@ -166,6 +167,7 @@ class Supervisor:
     def _use_config(self, config: Config) -> None:
         """Make a checked config the one in use: numbers for its items, logs and executors."""
         self._config = config
+        self._config_json = config_to_json(config)
         self._catalogue.use(config)
         resuming = {item.path for item in config.items if item.resume}
         self._log_ids = self._logs.configure((item.path for item in config.items), resuming)
@@ -200,7 +202,7 @@ class Supervisor:
         try:
             fd = os.memfd_create("lognot-config", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
             with open(fd, "wb", closefd=False) as file:
-                file.write(config_to_json(self._config))
+                file.write(self._config_json)
             fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
             keeper.send(message, fd)
         except OSError as error:  # a limit: it must not go on with another config than we do
@@ -239,6 +241,7 @@ class Supervisor:
     def _fork_monitor(self) -> Child:
         pids = self._continuity.pids if self._continuity else (os.getpid(),)
         roll = self._continuity.roll if self._continuity else None
+        own_line_pattern(*pids)  # or each monitor would compile it, while all logs wait
         with self._ledger.shared():
             return start_child(
                 "monitor",
