@@ -665,12 +665,13 @@ def test_a_config_that_is_tried_out_without_it(
     """It costs the service nothing, though it reads the same log."""
     log, out, tried = tmp_path / "log", tmp_path / "out", tmp_path / "tried"
     log.touch()
-    lognot = service(noting(log, out), environment=environment).start()
+    one_by_one = "[general]\nathread_count = 1\n"
+    lognot = service(one_by_one + noting(log, out), environment=environment).start()
     write(log, 0, 5)
     wait_for(lambda: len(numbers(out)) == 5, "the first lines")
     stop(lognot)
     own, lognot.config_path = lognot.config_path, tmp_path / "tried.conf"
-    lognot.write_config(noting(log, tried, more=""))
+    lognot.write_config(one_by_one + noting(log, tried, more=""))
     lognot.start()
     write(log, 5, 10)
     wait_for(lambda: len(numbers(tried)) == 5, "the lines")
