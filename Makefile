@@ -44,7 +44,7 @@ run: needed-to-run
 	@$(PYTHON) demo/play.py
 
 # More than there are processors: most of these tests wait for something.
-JOBS ?= 4
+JOBS ?= 5
 
 test: lint
 	$(BIN)/pytest -rs -n $(JOBS) --dist loadfile tests/unit tests/integration

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import sys
@@ -11,7 +12,7 @@ from dataclasses import astuple
 import pytest
 from hypothesis import HealthCheck, settings
 
-from effort import examples
+from effort import examples, sample
 from integration.accounts import ACCOUNTS, Account, table
 
 os.umask(0o022)  # root takes no config that its group can write
@@ -24,6 +25,18 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("lognot")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Try a sample where little effort is wanted."""
+    items[:] = sample(items)
+
+
+def pytest_collection_finish() -> None:
+    """Have the collector look only at what tests make, not at all that pytest and they are made of."""
+    gc.collect()
+    gc.freeze()
 
 
 # With CI set a skip is a failure, unless no package and no setting of the machine mends its reason.

@@ -1,16 +1,25 @@
-"""What system tests share: lognot's packages, built once, and commands that run beside the tests."""
+"""What system tests share: lognot's packages, built once, and commands that run beside the tests.
+
+Of several processes of pytest-xdist, one gets all tests of a booted system, in their order.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from system.packages import NoToolsError, Packages, build_packages
 from system.roots import CHECKOUT_INSIDE, NoRootError, Root, Running, fresh_root
+
+SYSTEMS = ("bookworm-deb", "trixie-deb", "bookworm-rpm", "bookworm", "trixie")
 
 
 @dataclass(frozen=True)
@@ -21,23 +30,78 @@ class Begun:
     running: Running
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Share out the tests by the systems, which begin the parameters of those that have one."""
+    # Not by --dist loadgroup: pytest 9.2 does not see the names that pytest-xdist 3.8 gives to tests.
+    from xdist.scheduler import LoadScopeScheduling
+
+    class BySystem(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            system = re.search(rf"\[({'|'.join(SYSTEMS)})\b", nodeid)
+            return system[1] if system else nodeid.partition("::")[0]
+
+    return BySystem(config, log)
+
+
 @pytest.fixture(scope="session")
-def packages(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Packages:
+def packages(tmp_path_factory: pytest.TempPathFactory) -> Packages:
     """The packages of this checkout, and those that they can be upgraded to."""
     if os.geteuid() != 0:
         pytest.skip("needs root, to boot systems that the packages are for")
-    try:
-        built = build_packages(tmp_path_factory.mktemp("packages"))
-    except NoToolsError as error:
-        pytest.skip(str(error))
-    with capture_off(request):
-        print(f"\nbuilt two versions of .deb and .rpm in {built.seconds:.1f} s")
-    return built
+    with _built_once(tmp_path_factory.getbasetemp()) as directory:
+        if directory.exists():
+            return Packages(directory)
+        directory.mkdir()
+        try:
+            seconds = build_packages(directory)
+        except BaseException as error:
+            directory.rmdir()  # so that whoever comes next tries it again
+            if isinstance(error, NoToolsError):
+                pytest.skip(str(error))
+            raise
+    say(f"built two versions of .deb and .rpm in {seconds:.1f} s")
+    return Packages(directory)
 
 
-def capture_off(request: pytest.FixtureRequest) -> contextlib.AbstractContextManager[None]:
-    """What a fixture prints in it is seen; tests have `capsys` for that."""
-    return request.config.pluginmanager.get_plugin("capturemanager").global_and_fixture_disabled()
+@contextlib.contextmanager
+def _built_once(own: Path) -> Iterator[Path]:
+    """Give where the packages are, or are to be, while no other process of this run builds them."""
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    with (shared / "packages.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield shared / "packages"
+
+
+_said: list[str] = []  # in this process, and in none of its reports yet
+_told: list[str] = []  # by all processes
+
+
+def say(text: str) -> None:
+    """Have this shown at the end of all tests."""
+    _said.append(text)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Let what was said go with the next report, which may be to another process."""
+    report = yield
+    report.user_properties += [("said", text) for text in _said]
+    _said.clear()
+    return report
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Take in what was said."""
+    _told.extend(str(text) for name, text in report.user_properties if name == "said")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show it."""
+    if _told:
+        terminalreporter.section("systems")
+        for text in _told:
+            terminalreporter.write_line(text)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -29,7 +29,6 @@ class Packages:
     """A .deb and a .rpm of two versions, `OLD` and `NEW`."""
 
     directory: Path
-    seconds: float
 
     def file(self, kind: str, version: str) -> Path:
         """Give the package of a kind (deb or rpm) and a version."""
@@ -41,8 +40,8 @@ def name_of(kind: str, version: str) -> str:
     return f"lognot_{version}_all.deb" if kind == "deb" else f"lognot-{version}-1.noarch.rpm"
 
 
-def build_packages(directory: Path) -> Packages:
-    """Make all of them.
+def build_packages(directory: Path) -> float:
+    """Make all of them; give the seconds that it took.
 
     Raises:
         NoToolsError: it takes programs that are missing, and that make could not install.
@@ -54,7 +53,7 @@ def build_packages(directory: Path) -> Packages:
     _make([("deb", NEW), ("rpm", NEW)])
     for kind, version in itertools.product(("deb", "rpm"), (OLD, NEW)):
         shutil.copy(CHECKOUT / "dist" / name_of(kind, version), directory)
-    return Packages(directory, time.monotonic() - begun)
+    return time.monotonic() - begun
 
 
 def _make(wanted: Sequence[tuple[str, str]]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import hashlib
 import os
 import shutil
@@ -93,7 +94,7 @@ class Root:
             *("--quiet", "--pipe", "--as-pid2", "--register=no", "--keep-unit", "--resolv-conf=replace-host"),
             *(f"--directory={self.scratch / 'root'}", f"--chdir={directory}"),
             *(f"--setenv={name}={os.environ[name]}" for name in PASSED_ON if name in os.environ),
-            # What is generated is tried here, and as a sample there: it takes a third of the time.
+            # All cases are tried here, and a sample of them there.
             "--setenv=LOGNOT_TEST_EFFORT=0.1",
             *(f"--setenv=PIP_CERT=/{CERTIFICATES}", f"--bind={pip}:/root/.cache/pip"),
             # Not the directory itself: only one apt may use it, and several systems run at once.
@@ -195,8 +196,15 @@ def cached_root(release: str, packages: Sequence[str]) -> Path:
             raise NoRootError(f"needs {program}, to make and enter a fresh Debian")
     wanted = ",".join(sorted(packages))
     root = CACHE / f"{release}-{hashlib.sha256(f'{release} {wanted}'.encode()).hexdigest()[:12]}"
-    if root.exists():
-        return root
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / f"{root.name}-lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another process may be making it
+        if not root.exists():
+            _make_root(root, release, wanted)
+    return root
+
+
+def _make_root(root: Path, release: str, wanted: str) -> None:
     downloads = _apt_cache(release)
     unfinished = Path(tempfile.mkdtemp(prefix=f"{root.name}.new.", dir=CACHE))
     inside = '"$1/var/cache/apt/archives"'
@@ -231,8 +239,6 @@ def cached_root(release: str, packages: Sequence[str]) -> Path:
         )
         if made.returncode:
             raise NoRootError(f"mmdebstrap {release} failed: {made.stdout.decode(errors='replace')[-1000:]}")
-        with contextlib.suppress(OSError):  # somebody else was faster
-            (unfinished / "root").rename(root)  # at once or not at all
+        (unfinished / "root").rename(root)  # at once or not at all
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
-    return root

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from system.conftest import Begun
+from system.conftest import Begun, say
 from system.roots import CHECKOUT_INSIDE
 
 pytestmark = pytest.mark.system
@@ -37,9 +37,8 @@ def test_make_run_shows_the_main_job(release: str, beside: Begun) -> None:
 @pytest.mark.parametrize(
     "release", [pytest.param("bookworm", marks=SHOWN_HERE if _is_debian_12() else ()), "trixie"]
 )
-def test_make_test_passes(release: str, beside: Begun, capsys: pytest.CaptureFixture[str]) -> None:
+def test_make_test_passes(release: str, beside: Begun) -> None:
     status, output = beside.running.end(ENDS_WITHIN_S)
     closing = [line for line in output.splitlines() if re.match(r"\d+ (passed|failed)", line)]
-    with capsys.disabled():
-        print(f"\nmake test on {release}: {closing[-1] if closing else 'came to no end'}")
+    say(f"make test on {release}: {closing[-1] if closing else 'came to no end'}")
     assert status == 0, output

@@ -11,7 +11,7 @@ import pytest
 from integration import accounts
 from lognot.journal import Event
 from system.booted import booted
-from system.conftest import capture_off
+from system.conftest import say
 from system.installed import TOLD, Installed, item
 from system.packages import OLD, PackageManager, Packages
 from system.roots import NoRootError
@@ -27,7 +27,7 @@ TELL = item("numbered", f"printf '%s\\n' $1 >>{TOLD}/numbered; echo said $1")
 
 
 @pytest.fixture(scope="module")
-def system(request: pytest.FixtureRequest, packages: Packages) -> Iterator[Installed]:
+def system(packages: Packages) -> Iterator[Installed]:
     """A booted system in which the package has just been installed."""
     begun = time.monotonic()
     try:
@@ -35,8 +35,7 @@ def system(request: pytest.FixtureRequest, packages: Packages) -> Iterator[Insta
             manager = PackageManager(machine, packages, "deb")
             manager.install(OLD)
             yield Installed(machine, manager)
-            with capture_off(request):
-                print(f"\njournald in bookworm: all of it {time.monotonic() - begun:.1f} s")
+            say(f"journald in bookworm: all of it {time.monotonic() - begun:.1f} s")
     except NoRootError as error:
         pytest.skip(str(error))
 
