@@ -26,10 +26,11 @@ from lognot.privileges import become, lock_down
 from lognot.start import Approve, Options, _Start
 from lognot.users import Account
 
-MONITORS, EXECUTORS, SENT = range(3)
+MONITORS, EXECUTORS, SENT = range(3)  # and from there on a counter for each process that sends
 MESSAGES = 20_000  # of a flood
 LOOKS = 1500  # of a flood of questions, each of which the supervisor walks a path for
-COUNTERS = struct.Struct("QQQ")
+COUNTERS = struct.Struct("32Q")
+ORPHAN = 28  # of those that send; the others are known by their generation
 LINGER_S = 1000  # of a socket: longer than the test
 SINCE_LINUX_6_16 = "_SO_PASSRIGHTS"
 FORGED = b"what another role would say"
@@ -55,9 +56,10 @@ class Counters:
 class Hostile:
     """What a process that was taken over does with its sockets: raw packets, as fast as they go."""
 
-    def __init__(self, sock: socket.socket, counters: Counters) -> None:
+    def __init__(self, sock: socket.socket, counters: Counters, sender: int) -> None:
         self.sock = sock
         self._counters = counters
+        self.sender = sender  # to add to a counter takes two steps: no other process may do it with this one
         self.dice = random.Random(1)
         sock.setblocking(False)
 
@@ -69,7 +71,7 @@ class Hostile:
                     socket.send_fds(self.sock, [data], fds)
                 else:
                     self.sock.send(data)
-                self._counters.add(SENT)
+                self._counters.add(SENT + self.sender)
                 return
             except BlockingIOError:
                 if not select.select([], [self.sock], [], STUCK_S)[1]:
@@ -180,7 +182,7 @@ class HostileMonitor(Hostile):
     executor: Hostile
 
     def read_until_executor(self) -> None:
-        self.executor = Hostile(self.wait_for_socket(), self._counters)
+        self.executor = Hostile(self.wait_for_socket(), self._counters, self.sender)
 
 
 MONITOR_ATTACKS: tuple[Callable[[HostileMonitor, Ledger], None], ...] = (
@@ -237,6 +239,7 @@ def _orphan(peer: Hostile) -> None:
     """A process that stays, and has the channel."""
     if os.fork() == 0:
         try:
+            peer.sender = ORPHAN
             _executor_flood(peer)
         finally:
             os._exit(0)
@@ -278,7 +281,7 @@ class _HostileStart(_Start):
             super()._be_monitor(channel, ledger, service_pid)
             return
         lock_down(self._monitor)
-        MONITOR_ATTACKS[generation - 1](HostileMonitor(channel._sock, self.counters), ledger)
+        MONITOR_ATTACKS[generation - 1](HostileMonitor(channel._sock, self.counters, generation), ledger)
 
     def _be_executor(self, channel: Channel, account: Account, approve: Approve) -> None:
         generation = self.counters.add(EXECUTORS)
@@ -286,7 +289,7 @@ class _HostileStart(_Start):
             super()._be_executor(channel, account, approve)
             return
         become(account)
-        EXECUTOR_ATTACKS[generation - 1](Hostile(channel._sock, self.counters))
+        EXECUTOR_ATTACKS[generation - 1](Hostile(channel._sock, self.counters, generation))
 
 
 def main() -> int:

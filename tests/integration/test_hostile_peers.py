@@ -36,7 +36,6 @@ ALLOWED_GROWTH_KIB = 24 * 1024  # of the supervisor; to keep what comes in would
 ALLOWED_DESCRIPTORS = 64  # more than at the start, at any time; as many messages are answered at once
 ALLOWED_LOG_BYTES = 64 * 1024 * 1024  # of the quota's 8 MiB, each byte of which may be escaped
 LINES = 100
-SENT_AT_LEAST = 2_000  # mostly 30,000; fewer where a busy machine has them ended early
 
 pytestmark = [
     pytest.mark.root,
@@ -62,6 +61,10 @@ class Hostile(Service):
     def counter(self, index: int) -> int:
         (value,) = struct.unpack_from("Q", self._counters.read_bytes(), 8 * index)
         return int(value)
+
+    def sent(self) -> int:
+        """How many packets all attacks have sent."""
+        return sum(COUNTERS.unpack(self._counters.read_bytes())[SENT:])
 
     def memory_kib(self) -> int:
         return int(status(self.pid)["RssAnon"].removesuffix(" kB"))
@@ -115,7 +118,7 @@ def test_what_was_taken_over_harms_nobody_else(tmp_path: Path, role: str, index:
 
         wait_for(lambda: len(numbers()) >= LINES, "what honest roles do")
         assert sorted(numbers(), key=int) == [str(number) for number in range(1, LINES + 1)]
-        assert lognot.counter(SENT) > SENT_AT_LEAST
+        assert lognot.sent() > 20_000
         assert most_kib - before_kib < ALLOWED_GROWTH_KIB
         assert most_fds - before_fds < ALLOWED_DESCRIPTORS
         wait_for(lambda: len(descriptors(lognot.pid)) <= before_fds, "the descriptors of the start")
