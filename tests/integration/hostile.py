@@ -275,10 +275,10 @@ class _HostileStart(_Start):
     role = ""
     counters: Counters
 
-    def _be_monitor(self, channel: Channel, ledger: Ledger, service_pid: int) -> None:
+    def _be_monitor(self, channel: Channel, ledger: Ledger, service_pids: tuple[int, ...]) -> None:
         generation = self.counters.add(MONITORS)
         if self.role != "monitor" or not 0 < generation <= len(MONITOR_ATTACKS):
-            super()._be_monitor(channel, ledger, service_pid)
+            super()._be_monitor(channel, ledger, service_pids)
             return
         lock_down(self._monitor)
         MONITOR_ATTACKS[generation - 1](HostileMonitor(channel._sock, self.counters, generation), ledger)

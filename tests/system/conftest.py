@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import os
 import re
+import shutil
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,7 +57,7 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Packages:
         try:
             seconds = build_packages(directory)
         except BaseException as error:
-            directory.rmdir()  # so that whoever comes next tries it again
+            shutil.rmtree(directory)  # so that whoever comes next tries it again
             if isinstance(error, NoToolsError):
                 pytest.skip(str(error))
             raise
