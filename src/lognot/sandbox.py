@@ -46,11 +46,13 @@ _FCNTL_COMMANDS = (F_GETFD, F_SETFD, F_GETFL, F_DUPFD_CLOEXEC)
 _PR_SET_VMA = 0x53564D41  # linux/prctl.h: the C library names its memory, where a tunable asks for it
 _STANDARD_ERROR = 2  # is /dev/null; what a dying interpreter or C library prints
 _ALL_BITS = 0xFFFFFFFF  # of a C int
+# That there is no binding, none that fits, or no filter to be had of it.
+_NOT_TO_BE_HAD = (ImportError, AttributeError, OSError, RuntimeError, ValueError)
 
 
 def load_binding() -> None:
     """Load what a filter is made with, so that all monitors share it. Where it is missing, they say so."""
-    with suppress(ImportError, OSError):
+    with suppress(*_NOT_TO_BE_HAD):
         import termios  # noqa: F401
 
         import seccomp  # noqa: F401
@@ -74,7 +76,7 @@ class Sandbox:
             import seccomp
 
             self._filter = _make_filter(seccomp, termios.FIONBIO, jit_files=jit_files)
-        except (ImportError, AttributeError, OSError, RuntimeError, ValueError) as error:
+        except _NOT_TO_BE_HAD as error:
             self.missing = f"{error}; {HOW_TO_HAVE_IT}"
 
     def enter(self) -> None:

@@ -416,6 +416,7 @@ def test_the_end_by_the_filter_is_said_in_words(service: Callable[..., Service])
 
 
 NO_MODULE = "raise ImportError('none today')\n"
+BROKEN_MODULE = "raise RuntimeError('made for another interpreter')\n"
 # As where a kernel was built without CONFIG_SECCOMP_FILTER.
 NO_KERNEL = """\
 import importlib.util, sys
@@ -433,12 +434,13 @@ class SyscallFilter(real.SyscallFilter):
     ("module", "reason"),
     [
         (NO_MODULE, r"none today; expected the package python3-seccomp .*"),
+        (BROKEN_MODULE, r"made for another interpreter; expected the package python3-seccomp .*"),
         (
             NO_KERNEL.format(seccomp.__file__),
             r"the kernel takes no filter of system calls: .*Invalid argument",
         ),
     ],
-    ids=["no binding", "no kernel"],
+    ids=["no binding", "broken binding", "no kernel"],
 )
 def test_without_a_filter_there_is_one_warning(
     service: Callable[..., Service], tmp_path: Path, module: str, reason: str
