@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -25,8 +26,13 @@ def numbers(begin: int, end: int) -> str:
     return "".join(f"line {number}\n" for number in range(begin, end))
 
 
-def has_none_below(pid: int, directory: Path) -> bool:
-    return not any(name.startswith(f"{directory}/") for name in descriptors(pid).values())
+def has_open_of(pid: int, device: int) -> bool:
+    """Whether a process has anything of a file system open, also of one that no path leads to any more."""
+    for entry in descriptors(pid):
+        with suppress(FileNotFoundError):  # closed meanwhile
+            if os.stat(f"/proc/{pid}/fd/{entry}").st_dev == device:
+                return True
+    return False
 
 
 def test_a_file_system_that_is_unmounted_and_mounted(custom: Make, tmp_path: Path) -> None:
@@ -45,11 +51,13 @@ def test_a_file_system_that_is_unmounted_and_mounted(custom: Make, tmp_path: Pat
     )
     assert b"busy" in busy.stderr
     with inside(pid, log).open("ab", buffering=0) as writer:
+        device = os.fstat(writer.fileno()).st_dev
         in_mounts(pid, "umount", "-l", str(place))
         writer.write(numbers(100, 150).encode())  # it is gone for everybody but its writer
         lognot.wait_log("is not there yet")
+        assert has_open_of(pid, device)
         writer.write(numbers(150, 200).encode())
-    wait_for(lambda: has_none_below(pid, place), "the old file system is let go")
+    wait_for(lambda: not has_open_of(pid, device), "the old file system is let go")
     in_mounts(
         pid, "sh", "-c", f"mount -t tmpfs -o mode=755 two {place} && mkdir {place}/sub && touch {place}/log"
     )
