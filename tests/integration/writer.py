@@ -166,15 +166,21 @@ def assert_each_line_once(lognot: Service) -> None:
     assert "[TWICE] fired" not in lognot.log, lognot.log
 
 
+def open_files(pid: int) -> Iterator[os.stat_result]:
+    """Give the status of each file that a process has open; none of a process that is gone."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        for entry in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(FileNotFoundError):  # closed meanwhile
+                yield entry.stat()
+
+
 def has_open(pid: int, path: Path) -> bool:
     """Say whether a process has the file open that a path leads to now."""
-    with suppress(FileNotFoundError, ProcessLookupError):
+    try:
         wanted = path.stat()
-        for entry in Path(f"/proc/{pid}/fd").iterdir():
-            with suppress(FileNotFoundError):
-                if os.path.samestat(entry.stat(), wanted):
-                    return True
-    return False
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return any(os.path.samestat(status, wanted) for status in open_files(pid))
 
 
 def wait_has_open(pid: int, path: Path) -> None:

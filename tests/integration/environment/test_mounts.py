@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -14,8 +14,8 @@ import pytest
 from integration import accounts
 from integration.environment.namespaces import in_mounts, inside, own_mounts
 from integration.harness import append, wait_for
-from integration.processes import Custom, descriptors, runner
-from integration.writer import assert_each_line_once, counting_items, held, wait_has_open
+from integration.processes import Custom, runner
+from integration.writer import assert_each_line_once, counting_items, held, open_files, wait_has_open
 
 Make = Callable[..., Custom]
 
@@ -27,12 +27,8 @@ def numbers(begin: int, end: int) -> str:
 
 
 def has_open_of(pid: int, device: int) -> bool:
-    """Whether a process has anything of a file system open, also of one that no path leads to any more."""
-    for entry in descriptors(pid):
-        with suppress(FileNotFoundError):  # closed meanwhile
-            if os.stat(f"/proc/{pid}/fd/{entry}").st_dev == device:
-                return True
-    return False
+    """Say whether a process has anything of a file system open, also where no path leads to it any more."""
+    return any(status.st_dev == device for status in open_files(pid))
 
 
 def test_a_file_system_that_is_unmounted_and_mounted(custom: Make, tmp_path: Path) -> None:
@@ -61,19 +57,20 @@ def test_a_file_system_that_is_unmounted_and_mounted(custom: Make, tmp_path: Pat
     in_mounts(
         pid, "sh", "-c", f"mount -t tmpfs -o mode=755 two {place} && mkdir {place}/sub && touch {place}/log"
     )
+    device = inside(pid, log).stat().st_dev
     append(inside(pid, log), numbers(200, 300))
-    lognot.wait_log("watching log", 2)
+    wait_has_open(lognot.role("monitor"), inside(pid, log))
     # Another one over it, and away again: the log is where it was, and goes on where it was read to.
     in_mounts(pid, "sh", "-c", f"mount -t tmpfs -o mode=755 over {place} && touch {place}/log")
     append(inside(pid, log), numbers(300, 350))
-    lognot.wait_log(r"was rotated")
+    wait_has_open(lognot.role("monitor"), inside(pid, log))
     append(inside(pid, log), numbers(350, 400))
     lognot.wait_log(r"\[SEEN\] says: 399")
     in_mounts(pid, "umount", "-l", str(place))
     append(inside(pid, log), numbers(400, 450))
     lognot.wait_log(r"\[SEEN\] says: 449")
     in_mounts(pid, "umount", "-l", str(place))  # and the directory itself, which was below them all
-    lognot.wait_log("is not there yet", 2)
+    wait_for(lambda: not has_open_of(pid, device), "the file system in between is let go")
     inside(pid, place).rmdir()
     inside(pid, place).mkdir()
     append(inside(pid, log), numbers(450, 500))
