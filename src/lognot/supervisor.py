@@ -119,6 +119,7 @@ class Supervisor:
         self._begin_token = 0
         self._ready_pending = True
         self._begun = False  # the monitor has, and executors are waited for
+        self._reloaded = False  # and the monitor has not begun with that config yet
         self._ready_timer: Timer | None = None
         self._watchdog = Watchdog(self._loop, self._notifier, self._ping)
         self._stopping = False
@@ -226,15 +227,13 @@ class Supervisor:
             self._notifier.ready()
             return
         self._use_config(config)
-        self._ready_pending = True
+        self._ready_pending = self._reloaded = True
         if self._monitor.child:
             self._configure(self._monitor)
             self._executors.connect()
             if self._watch_timer is None:
                 self._logs.look_all()
                 self._begin()
-        text = f"config reloaded, {counted(len(config.items), 'item')} in '{config.source}'"
-        self._journal.write(Event.RELOADED, INFO, text)
 
     # The monitor.
 
@@ -324,6 +323,10 @@ class Supervisor:
         self._executors.stop_unwanted()
         self._logs.begun()
         self._save_later()
+        if self._reloaded:
+            self._reloaded = False
+            items = counted(len(self._config.items), "item")
+            self._journal.write(Event.RELOADED, INFO, f"config reloaded, {items} in '{self._config.source}'")
         if self._ready_pending:
             if self._continuity is not None:
                 self._continuity.note_positions()

@@ -473,6 +473,21 @@ def test_a_reload_keeps_what_did_not_change(service: Make, log: Path, tmp_path: 
     lognot.wait_log("config reloaded, 3 items in")
 
 
+def test_a_reload_is_said_when_the_config_is_in_use(service: Make, log: Path, tmp_path: Path) -> None:
+    new = "[NEW]\npath = @/log\nregex = ^new (\\d+)$\nupbound_action = echo $1 >> @/new\n"
+    lognot = service(EVERY_LINE).start()
+    with held(lognot.role("monitor")):
+        lognot.write_config(EVERY_LINE + new)
+        lognot.signal(signal.SIGUSR1)
+        lognot.wait_notification("RELOADING=1")
+        os.kill(lognot.role("executor"), signal.SIGKILL)
+        lognot.wait_log("executor of .* started", 2)  # so the supervisor is through with the reload
+        assert "config reloaded" not in lognot.log
+    lognot.wait_log("config reloaded, 2 items in")
+    append(log, "new 7\n")
+    wait_for(lambda: lines_of(tmp_path / "new") == ["7"], "the new item")
+
+
 def test_a_new_item_acts_though_its_executor_stood_still(service: Make, log: Path, tmp_path: Path) -> None:
     """It finds the new config and the action at once, and more of the monitor before them."""
     new = "[NEW]\npath = @/log\nregex = ^new (\\d+)$\nupbound_action = echo $1 >> @/new\n"
