@@ -67,7 +67,7 @@ fuzz: needed-to-run $(FUZZ)/venv/complete
 $(FUZZ)/venv/complete:
 	@.ci/need python3-venv
 	$(PYTHON) -m venv --clear --system-site-packages $(FUZZ)/venv
-	$(FUZZ)/venv/bin/pip install --quiet --disable-pip-version-check 'atheris>=3'
+	$(FUZZ)/venv/bin/pip install --quiet --disable-pip-version-check --retries 10 'atheris>=3'
 	@touch $@
 
 # Needs root, and a machine with nothing else to do: installs the peers, and stresses both CPU and disk cache.
@@ -105,5 +105,5 @@ needed-to-test:
 	@$(PYTHON) -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
 	    print(*project["optional-dependencies"]["test"], sep="\n")' >.venv/requirements.txt
 	echo "Installing what the extra test of pyproject.toml lists into .venv"
-	$(BIN)/pip install --quiet --disable-pip-version-check -r .venv/requirements.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --retries 10 -r .venv/requirements.txt
 	@touch $@

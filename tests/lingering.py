@@ -38,9 +38,10 @@ class Lingering:
         if os.fork() == 0:
             os.close(writer)
             os.read(reader, 1)  # until ours is the only one
+            socket.send_fds(sock, [packet], [self._sock.fileno()])
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
             signal.alarm(1)
-            self.send(sock, packet)
+            self._sock.close()
             os._exit(0)
         os.close(reader)
         self._sock.close()

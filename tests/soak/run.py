@@ -25,7 +25,7 @@ from pathlib import Path
 from statistics import median
 
 from integration.harness import Service, append, wait_for
-from integration.processes import ids
+from integration.processes import ids, wait_gone
 from integration.writer import has_open, held
 from lognot.executor import FILES_OF_ACTION
 from soak.lines import DIGITS, FLOOD, PER_FIRE, SLOW, Writer, fires, items
@@ -145,13 +145,15 @@ class Soak:
 
     def kill_monitor(self) -> None:
         """SIGKILL."""
-        os.kill(self._service.role("monitor"), signal.SIGKILL)
+        with suppress(ProcessLookupError):  # a hostile line has just ended it
+            os.kill(self._service.role("monitor"), signal.SIGKILL)
 
     def kill_executor(self) -> None:
         """SIGKILL to one of them."""
         self._service.role("executor")
         running = [pid for pid, role in self._service.children().items() if role == "executor"]
-        os.kill(self._random.choice(running), signal.SIGKILL)
+        with suppress(ProcessLookupError, IndexError):
+            os.kill(self._random.choice(running), signal.SIGKILL)
 
     def hold_a_role(self) -> None:
         """SIGSTOP, and SIGCONT after a second of lines."""
@@ -179,8 +181,7 @@ class Soak:
         assert self._service.process is not None
         self._service.process.kill()
         self._service.process.wait()
-        for pid in children:
-            wait_for(lambda pid=pid: not Path(f"/proc/{pid}").exists(), "the end of a role", SETTLE_S)  # type: ignore[misc]
+        wait_gone(*children, deadline_s=SETTLE_S)
         self._start_again()
 
     def restart(self) -> None:

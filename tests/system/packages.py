@@ -16,6 +16,7 @@ from system.booted import Machine
 from system.roots import CHECKOUT
 
 BUILD_S = 600  # the tools may have to be installed first
+CHANGE_S = 300  # dpkg writes each file through to the disk
 OLD = __version__
 NEW = f"{OLD}.1"  # what OLD is upgraded to
 
@@ -99,8 +100,8 @@ class PackageManager:
         file = f"{self.PLACE}/{name_of(self.kind, version)}"
         if self.kind == "rpm":
             # The system is Debian: rpm knows nothing of what dpkg has installed.
-            return self._machine.out(*_RPM, "--upgrade", "--oldpackage", "--nodeps", file)
-        return self._machine.out(
+            return self._out(*_RPM, "--upgrade", "--oldpackage", "--nodeps", file)
+        return self._out(
             *("apt-get", "install", "-y", "-q", "--no-install-recommends", "--allow-downgrades"),
             *("-o", "Dpkg::Options::=--force-confdef", "-o", "Dpkg::Options::=--force-confold", file),
         )
@@ -108,12 +109,15 @@ class PackageManager:
     def remove(self) -> str:
         """Remove the package, but not what its administrator has made."""
         if self.kind == "rpm":
-            return self._machine.out(*_RPM, "--erase", "lognot")
-        return self._machine.out("apt-get", "remove", "-y", "-q", "lognot")
+            return self._out(*_RPM, "--erase", "lognot")
+        return self._out("apt-get", "remove", "-y", "-q", "lognot")
 
     def purge(self) -> str:
         """Remove the config too."""
-        return self._machine.out("apt-get", "purge", "-y", "-q", "lognot")
+        return self._out("apt-get", "purge", "-y", "-q", "lognot")
+
+    def _out(self, *command: str) -> str:
+        return self._machine.out(*command, timeout_s=CHANGE_S)
 
     def installed(self) -> str:
         """Give the version that is installed; nothing is empty."""

@@ -133,7 +133,9 @@ NETWORK = (
         "echo blocked $1 | nc -N -w 10 127.0.0.1 7001",
         f"soon grep -x 'blocked {ADDRESS}' /run/probes/tcp-connect",
         "netcat-openbsd",
-        prepare="systemd-run -q --unit=probe-listener sh -c 'nc -l 127.0.0.1 7001 >/run/probes/tcp-connect'",
+        prepare="systemd-run -q -p Type=exec --unit=probe-listener"
+        " sh -c 'nc -l 127.0.0.1 7001 >/run/probes/tcp-connect';"
+        " until grep -q ':1B59 00000000:0000 0A' /proc/net/tcp; do sleep 0.1; done",  # it listens
     ),
     # A port below 1024; a client that tries until somebody listens.
     Probe(
@@ -141,7 +143,7 @@ NETWORK = (
         "nc -l 127.0.0.1 702 >/run/probes/tcp-listen",
         "cmp /etc/debian_version /run/probes/tcp-listen",
         "netcat-openbsd",
-        prepare="systemd-run -q --unit=probe-client"
+        prepare="systemd-run -q -p Type=exec --unit=probe-client"
         " sh -c 'until nc -N 127.0.0.1 702 </etc/debian_version; do sleep 0.1; done'",
     ),
     # By a capability in the file, which no_new_privs would take away. Debian 13 has a sysctl instead.
@@ -187,14 +189,14 @@ SERVICES = (
         "systemctl restart probe-restarted",
         "systemctl is-active probe-restarted && [ $(cat /run/probes/restarted) !="
         " $(systemctl show -P InvocationID probe-restarted) ]",
-        prepare="systemd-run -q --unit=probe-restarted sleep infinity;"
+        prepare="systemd-run -q -p Type=exec --unit=probe-restarted sleep infinity;"
         " systemctl show -P InvocationID probe-restarted >/run/probes/restarted",
     ),
     Probe(
         "systemctl-stop",
         "systemctl stop probe-stopped",
         "soon not systemctl is-active probe-stopped",
-        prepare="systemd-run -q --unit=probe-stopped sleep infinity",
+        prepare="systemd-run -q -p Type=exec --unit=probe-stopped sleep infinity",
     ),
     Probe(
         "systemctl-mask",
@@ -212,14 +214,14 @@ SERVICES = (
         "set-property",
         "systemctl set-property --runtime probe-limited.service MemoryMax=64M",
         "[ $(systemctl show -P MemoryMax probe-limited) = 67108864 ]",
-        prepare="systemd-run -q --unit=probe-limited sleep infinity",
+        prepare="systemd-run -q -p Type=exec --unit=probe-limited sleep infinity",
     ),
     # The same by hand: /sys/fs/cgroup is writable.
     Probe(
         "cgroup-write",
         "echo 66 >/sys/fs/cgroup/system.slice/probe-cgroup.service/cgroup.max.descendants",
         "[ $(cat /sys/fs/cgroup/system.slice/probe-cgroup.service/cgroup.max.descendants) = 66 ]",
-        prepare="systemd-run -q --unit=probe-cgroup sleep infinity",
+        prepare="systemd-run -q -p Type=exec --unit=probe-cgroup sleep infinity",
     ),
     Probe(
         "systemd-run",
@@ -350,14 +352,14 @@ PROCESSES = (
         "kill",
         r"kill \$(systemctl show -P MainPID probe-kill)",
         "soon not systemctl is-active probe-kill",
-        prepare="systemd-run -q --unit=probe-kill -p User=alice sleep infinity",
+        prepare="systemd-run -q -p Type=exec --unit=probe-kill -p User=alice sleep infinity",
     ),
     Probe(
         "pkill",
         "pkill -u alice -f 'sleep 86401'",
         "soon not systemctl is-active probe-pkill",
         "procps",
-        prepare="systemd-run -q --unit=probe-pkill -p User=alice sleep 86401",
+        prepare="systemd-run -q -p Type=exec --unit=probe-pkill -p User=alice sleep 86401",
     ),
     Probe(
         "killall",
@@ -365,7 +367,8 @@ PROCESSES = (
         "soon not systemctl is-active probe-killall",
         "psmisc",
         prepare="cp /bin/sleep /usr/local/bin/probe-program;"
-        " systemd-run -q --unit=probe-killall -p User=alice /usr/local/bin/probe-program infinity",
+        " systemd-run -q -p Type=exec --unit=probe-killall -p User=alice"
+        " /usr/local/bin/probe-program infinity",
     ),
     # To a higher priority, which takes a capability.
     Probe(
@@ -373,7 +376,7 @@ PROCESSES = (
         r"renice -n -5 -p \$(systemctl show -P MainPID probe-renice)",
         "[ $(ps -o ni= -p $(systemctl show -P MainPID probe-renice)) = -5 ]",
         "procps",
-        prepare="systemd-run -q --unit=probe-renice -p User=alice sleep infinity",
+        prepare="systemd-run -q -p Type=exec --unit=probe-renice -p User=alice sleep infinity",
     ),
     Probe(
         "nice",
@@ -410,7 +413,7 @@ PROCESSES = (
         " grep '^alice .*bin/probe-seen infinity' /run/probes/ps",
         "procps",
         prepare="cp /bin/sleep /usr/local/bin/probe-seen;"
-        " systemd-run -q --unit=probe-seen -p User=alice /usr/local/bin/probe-seen infinity",
+        " systemd-run -q -p Type=exec --unit=probe-seen -p User=alice /usr/local/bin/probe-seen infinity",
     ),
     Probe(
         "proc-of-others",
@@ -421,7 +424,7 @@ PROCESSES = (
     Probe(
         "background",
         "setsid -f sleep 86402 >/dev/null 2>&1",
-        "pgrep -f '^sleep 86402'",
+        "soon pgrep -f '^sleep 86402'",
     ),
     # Memory that is writable and executable: what Java, node and PCRE's JIT do.
     Probe(
@@ -508,7 +511,7 @@ FILES = (
     Probe(
         "read-shadow",
         "cat /etc/shadow >/root/probe-shadow",
-        "grep ^root: /root/probe-shadow && cmp /etc/shadow /root/probe-shadow",
+        "grep ^root: /root/probe-shadow",
     ),
     Probe(
         "dd",
@@ -545,12 +548,12 @@ FILES = (
     ),
     Probe(
         "tar",
-        "tar -C /etc -czf /srv/probe-etc.tgz .",
-        "tar -tzf /srv/probe-etc.tgz ./shadow",
+        "tar -C /etc -czf /srv/probe-etc.tgz ./ssh",
+        "tar -tzf /srv/probe-etc.tgz ./ssh/ssh_host_ed25519_key",
     ),
     Probe(
         "rsync",
-        "rsync -a /home/ /srv/probe-rsync/",
+        "rsync -a --exclude=/alice/cache /home/ /srv/probe-rsync/",
         "[ $(stat -c %U /srv/probe-rsync/alice) = alice ]",
         "rsync",
     ),

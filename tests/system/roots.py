@@ -27,6 +27,7 @@ CACHE = Path(os.environ.get("LOGNOT_CACHE") or Path.home() / ".cache" / "lognot-
 INCLUDED = ("make", "git", "ca-certificates")  # what the README asks for, and nothing else
 MIRROR = "http://deb.debian.org/debian"
 MAKE_ROOT_S = 600
+ATTEMPTS = 3
 ABANDONED_S = 24 * 3600  # no run takes so long
 CERTIFICATES = "etc/ssl/certs/ca-certificates.crt"
 # So that a machine behind a proxy or with a mirror of its own can be used.
@@ -211,6 +212,7 @@ def _make_root(root: Path, release: str, wanted: str) -> None:
     options = (
         f"--include={wanted}",
         "--aptopt=APT::Install-Recommends false",
+        '--aptopt=Acquire::Retries "5"',
         # What was downloaded once is taken from beside the roots, and what is new is left there.
         "--skip=download/empty,essential/unlink",
         f"--setup-hook=mkdir -p {inside}",
@@ -221,23 +223,28 @@ def _make_root(root: Path, release: str, wanted: str) -> None:
         '--customize-hook=rm -f "$1/etc/hostname"; : >"$1/etc/machine-id"',
     )
     try:
-        made = subprocess.run(
-            [
-                "mmdebstrap",
-                "--quiet",
-                "--variant=minbase",
-                *options,
-                release,
-                str(unfinished / "root"),
-                MIRROR,
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=MAKE_ROOT_S,
-            check=False,
-        )
-        if made.returncode:
+        for attempt in range(ATTEMPTS):
+            made = subprocess.run(
+                [
+                    "mmdebstrap",
+                    "--quiet",
+                    "--variant=minbase",
+                    *options,
+                    release,
+                    unfinished / "root",
+                    MIRROR,
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                timeout=MAKE_ROOT_S,
+                check=False,
+            )
+            if made.returncode == 0:
+                break
+            shutil.rmtree(unfinished / "root", ignore_errors=True)
+            time.sleep(5 * attempt)  # a mirror that is being written to is whole again soon
+        else:
             raise NoRootError(f"mmdebstrap {release} failed: {made.stdout.decode(errors='replace')[-1000:]}")
         (unfinished / "root").rename(root)  # at once or not at all
     finally:

@@ -95,7 +95,7 @@ def exercise(machine: Machine) -> Seen:
     must(machine, f"systemctl daemon-reload\nsystemctl enable --now lognot || {SHOW_WHY}")
     must(machine, f"{each}; do echo '{LINE}' >>$log.log; done")
     ended = wait_for_ends(machine, set(names))
-    checked = run_checks(machine, patience=100)
+    checked = run_checks(machine, patience=300)
 
     inside, outside = "/var/lib/lognot/sandbox", "/run/probes/sandbox"
     must(machine, f"systemd-run --quiet --wait --collect /usr/bin/python3 -I {SANDBOX_PROGRAM} {outside}")
@@ -121,7 +121,7 @@ def exercise(machine: Machine) -> Seen:
 
 def must(machine: Machine, script: str) -> str:
     """Run sh that must succeed; give its output."""
-    status, output = machine.shell(f"set -e\n{script}")
+    status, output = machine.shell(f"set -e\n{script}", timeout_s=300)
     assert status == 0, f"{script}\n{output}"
     return output
 

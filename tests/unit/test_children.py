@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import mmap
 import os
 import resource
 import select
@@ -175,14 +176,18 @@ def test_a_child_that_hangs_is_ended() -> None:
 
 def test_something_else_is_done_while_a_child_takes_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(children, "ON_WAIT_S", 0.01)
-    done: list[None] = []
+    done = mmap.mmap(-1, 1)  # of both processes
 
     def dawdle() -> bytes:
-        time.sleep(0.2)  # not to wait for anything: to be slow
+        while done[0] < 3:
+            time.sleep(0.005)  # between two looks
         return b"late"
 
-    assert ask_child(dawdle, ME, DEADLINE_S, nothing, lambda: done.append(None)) == b"late"
-    assert len(done) >= 3
+    def count() -> None:
+        done[0] = min(done[0] + 1, 3)
+
+    with done:
+        assert ask_child(dawdle, ME, DEADLINE_S, nothing, count) == b"late"
 
 
 def test_a_child_that_never_stops_talking_is_ended() -> None:

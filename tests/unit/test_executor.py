@@ -479,7 +479,7 @@ def test_what_a_monitor_could_not_hand_over_before_a_stop_runs(bench: Bench, liv
     while not bench.monitor.pending_bytes:
         bench.monitor.send(action(asked))
         asked += 1
-    bench.supervisor.send(m.Stop(10_000))
+    bench.supervisor.send(m.Stop(60_000))
     bench.loop.turn(wait=False)
     assert bench.monitor.flush()
     if not lives:
@@ -496,6 +496,6 @@ def test_a_stop_in_the_middle_of_what_the_monitor_says_drops_nothing(bench: Benc
     for position in range(asked):
         bench.monitor.send(action(position))
     bench.monitor.close()
-    bench.supervisor.send(m.Stop(10_000))
+    bench.supervisor.send(m.Stop(60_000))
     assert count(bench.told(), m.ActionFinished) == asked
     assert bench.executor._stopping

@@ -258,6 +258,7 @@ class Real:
 
 
 def test_one_that_closed_its_channel_may_say_why_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeper_module, "LEAVES_S", 60.0)
     killed: list[int] = []
 
     def leave(channel: Channel) -> None:
