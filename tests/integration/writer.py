@@ -118,7 +118,7 @@ class Writer:
 
     def another(self) -> int:
         """Have it write a line that it has not written yet; give its number."""
-        number = min(self.written, self._count - 1)
+        number = min(self.written + 1, self._count - 1)  # the next one may be written, and not counted yet
         self.allow(max(self._get(2), number + 1))
         self.wait_written(number + 1)
         return number

@@ -75,6 +75,12 @@ def wait_last_action(lognot: Custom) -> None:
     wait_for(lambda: not children.read_text().split(), "no action runs")
 
 
+def wait_handled(lognot: Custom, lines: int) -> None:
+    """Wait until the supervisor has handled so many lines, but for what the last actions say."""
+    read = "STATUS=watching 1 of 1 logs for 1 item: 0.0 MiB read"
+    lognot.wait_notification(f"{read}, {lines} matches, {lines} times fired, {lines} actions run")
+
+
 @pytest.mark.root
 def test_a_full_disk_under_the_log_file(custom: Make, log: Path, tmp_path: Path) -> None:
     """Filled up, room, filled up and room again. Each time a line may be cut short and is finished later."""
@@ -93,6 +99,7 @@ def test_a_full_disk_under_the_log_file(custom: Make, log: Path, tmp_path: Path)
         before = own.stat().st_size
         write_lines(log, lines, lines + 60)  # the last page of the file has room for some
         lines += 60
+        wait_handled(lognot, lines)  # so it has met the full disk
         assert own.stat().st_size < before + 4096
         filler.unlink()
     write_lines(log, lines, lines + 10)
@@ -122,7 +129,7 @@ def test_a_reader_of_standard_output_that_stands_still(custom: Make, log: Path, 
     lines = 600  # of 4 messages: twice what a pipe holds
     write_lines(log, 0, lines)
     wait_last_action(lognot)
-    lognot.wait_notification("STATUS=", 2)
+    wait_handled(lognot, lines)
     os.set_blocking(lognot.process.stdout.fileno(), False)
     data = bytearray(lognot.process.stdout.read() or b"")
     write_lines(log, lines, lines + 10)
@@ -218,11 +225,18 @@ class Daemon:
         os.write(self._told, b"x")
         self._thread.join()
         self._path.unlink()
+        self._sock.shutdown(socket.SHUT_RD)  # what is on its way by now arrives before that, or not at all
         self._read()
         for fd in (self._end, self._told):
             os.close(fd)
         self._sock.close()
         return self.messages
+
+
+def accounted(messages: list[str]) -> int:
+    """Count the messages of lines that were written, or said to be lost."""
+    lost = sum(int(text.split()[0]) for text in messages if "could not be written: " in text)
+    return sum("[ITEM]" in text for text in messages) + lost
 
 
 @pytest.mark.root
@@ -244,23 +258,22 @@ def test_the_daemon_of_the_system_log_stands_still_goes_and_comes_back(
         with daemon.stands_still():
             write_lines(log, 10, 300)  # its queue is full soon (net.unix.max_dgram_qlen)
             wait_last_action(lognot)
-            lognot.wait_notification("STATUS=", 2)
+            wait_handled(lognot, 300)
         write_lines(log, 300, 310)
         wait_for(
-            lambda: any("[ITEM] says: said 309" in text for text in daemon.messages), "it is heard again"
+            lambda: any("could not be written: " in text for text in daemon.messages), "it is heard again"
         )
         seen += daemon.close()
         write_lines(log, 310, 320)
         wait_last_action(lognot)
         daemon = Daemon(path)
         write_lines(log, 320, 330)
-        wait_last_action(lognot)
-        lognot.stop_only()
+        wait_for(lambda: accounted([*seen, *daemon.messages]) == MESSAGES * 330, "each message, or its loss")
+        lognot.stop_only()  # that it stops is all that it has to say, and there is room for it
     finally:
         seen += daemon.close()
     assert seen[-1] == "stopped"
-    lost = sum(int(text.split()[0]) for text in seen if "could not be written: " in text)
-    assert sum("[ITEM]" in text for text in seen) + lost == MESSAGES * 330
+    assert accounted(seen) == MESSAGES * 330
     ran = sorted(map(int, lines_of(tmp_path / "out")))
     assert ran == list(range(330))
     kind = request.node.callspec.params["system_log"]

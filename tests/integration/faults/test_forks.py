@@ -60,10 +60,11 @@ def test_an_executor_that_cannot_fork(custom: Make, open_dir: Path) -> None:
     lognot = custom(f"[general]\nathread_count = 1\nuid = {USER}\n{noting_item(log, out)}").start()
     share = lines // rounds
     for number in range(rounds):
-        append(log, numbered_lines(number * share, share))
+        append(log, numbered_lines(number * share, 1))
         wait_noted(out, number * share + 1)
         executor = lognot.role("executor")
         with limited(executor, "nproc", 0):
+            append(log, numbered_lines(number * share + 1, share - 1))
             lognot.wait_log("cannot start an action now, will try again: Resource temporarily unavailable")
             moments.any(0.6)  # it tries every half second
             at_most = len(noted(out)) + 1

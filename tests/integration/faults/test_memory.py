@@ -168,7 +168,7 @@ def test_a_supervisor_without_address_space(service: Make, tmp_path: Path) -> No
     """It cannot be started again by any of ours: it says why it ends, and the accepted actions run."""
     log, out = tmp_path / "log", tmp_path / "out"
     log.touch()
-    config = f"[general]\nathread_count = 1\n{noting_item(log, out)}"
+    config = f"[general]\nathread_count = 4\n{noting_item(log, out)}"
     lognot = service(config).start()
     lines = 60
     roles = list(lognot.children())

@@ -120,8 +120,9 @@ def test_those_that_print_while_the_supervisor_stands_still(service: Make, tmp_p
     lines = 400  # with what each prints, far more than may wait on a connection
     printing = noting_item(other, out).replace("echo $1 >>", "seq 1024; echo $1 >>")
     lognot = service(
-        "[general]\nathread_count = 2\naction_timeout = 2\n"
+        "[general]\nathread_count = 2\n"
         + item("SLEEPS", log, f"echo \\$\\$ >> {pid}; exec sleep 300")
+        + "action_timeout = 2\n"
         + printing
     ).start()
     append(log, "SLEEPS\n")
@@ -146,9 +147,11 @@ def test_those_that_do_not_end(service: Make, tmp_path: Path) -> None:
     log.touch()
     other.touch()
     lognot = service(
-        "[general]\nathread_count = 2\naction_timeout = 1\n"
+        "[general]\nathread_count = 2\n"
         + item("STOPS", log, "kill -STOP \\$\\$; echo never")
+        + "action_timeout = 1\n"
         + item("WAITS", log, f"until [ -e {tmp_path}/never ]; do sleep 0.1; done")
+        + "action_timeout = 1\n"
         + noting_item(other, out)
     ).start()
     lines = 50

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 from integration import accounts
@@ -62,8 +63,11 @@ def test_a_supervisor_that_stands_still_for_long(service: Make, tmp_path: Path) 
     with held(lognot.pid):
         append(log, numbered_lines(0, lines))
         wait_noted(out, lines)
+    all_said = ("fired", "says: one", "says: two", "action started", "action ended with exit status 0")
+    for said in all_said:
+        lognot.wait_log(rf"\[NOTE\] {said}", lines)
     assert lognot.stop() == 0
-    for said in ("fired", "says: one", "says: two", "action started", "action ended with exit status 0"):
+    for said in all_said:
         assert lognot.log.count(f"[NOTE] {said}") == lines, said
     assert_each_ran_once(out, lines, "SIGSTOP of the supervisor until all is full, actions run", times=1)
 
@@ -74,10 +78,12 @@ def test_a_monitor_that_stands_still_while_its_executor_is_killed(service: Make,
     log, out = tmp_path / "log", tmp_path / "out"
     log.touch()
     lognot = service(f"[general]\nathread_count = 1\n{noting_item(log, out)}").start()
-    append(log, numbered_lines(0, lines))
-    lognot.wait_log(r"\[NOTE\] fired", lines)
-    with held(lognot.role("monitor")):
-        executor = lognot.role("executor")
+    executor = lognot.role("executor")
+    with ExitStack() as stack:
+        with held(executor):  # or it could be done with all before the monitor stands still
+            append(log, numbered_lines(0, lines))
+            lognot.wait_log(r"\[NOTE\] fired", lines)
+            stack.enter_context(held(lognot.role("monitor")))
         wait_for(lambda: noted(out), "the first action")
         ended = r"\[NOTE\] action ended with"
         quiet = 0
