@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -30,6 +32,20 @@ def wait_for(condition: Callable[[], Any], what: str, deadline_s: float = DEADLI
             return value
         assert time.monotonic() < end, f"did not happen within {deadline_s} s: {what}"
         time.sleep(0.005)  # between two looks, not instead of one
+
+
+def time_of(line: str) -> float:
+    """When a line of lognot's own log was written."""
+    return datetime.datetime.fromisoformat(line.split()[0]).timestamp()
+
+
+def changed_source(directory: Path, module: str, text: str) -> Path:
+    """Copy lognot's source into a directory, with more text in one of its modules; give where it is."""
+    source = directory / "src"
+    shutil.copytree(SOURCE, source, ignore=shutil.ignore_patterns("__pycache__"))
+    with (source / "lognot" / f"{module}.py").open("a") as file:
+        file.write(f"\n\n{text}")
+    return source
 
 
 class Service:

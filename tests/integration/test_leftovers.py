@@ -47,7 +47,7 @@ def test_a_service_whose_actions_run(service: Make, tmp_path: Path, open_dir: Pa
     roles = [*lognot.children()]
     if killed == "executor":
         os.kill(lognot.role("executor"), signal.SIGKILL)
-        lognot.wait_log("executor of .* started", 2)
+        lognot.wait_log("executor of .* started as pid", 2)
     elif killed == "supervisor":
         assert lognot.process is not None
         lognot.process.kill()

@@ -8,7 +8,6 @@ import os
 import pwd
 import random
 import re
-import shutil
 import signal
 import socket
 import time
@@ -18,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from integration.harness import SOURCE, Service, append, lines_of, wait_for
+from integration.harness import Service, append, changed_source, lines_of, wait_for
 from integration.processes import (
     Custom,
     Run,
@@ -79,7 +78,7 @@ def test_no_action_is_lost_or_run_twice_when_its_executor_is_killed(
         for _ in range(chance.randrange(20_000)):  # at any moment, not only where this test waits
             pass
         os.kill(victim, signal.SIGKILL)
-        wait_for(lambda victim=victim: lognot.role("executor") != victim, "a new executor", 5)
+        wait_for(lambda victim=victim: lognot.role("executor") != victim, "a new executor")
     wait_for(lambda: len(lines_of(out)) >= total, "all actions")
     append(log, "the last\n")
     wait_for(lambda: "last" in lines_of(out), "an action after all others")
@@ -101,7 +100,7 @@ def test_an_executor_that_has_nothing_to_do_may_be_killed_for_ever(service: Make
         # Its last order at the start is to serve the monitor: then it has answered those before.
         wait_for(lambda victim=victim: count_sockets(victim) == 2, "it to be up")
         os.kill(victim, signal.SIGKILL)
-        wait_for(lambda victim=victim: lognot.role("executor") != victim, "a new executor", 5)
+        wait_for(lambda victim=victim: lognot.role("executor") != victim, "a new executor")
     append(log, "word\n")
     wait_for(lambda: lines_of(log.with_name("out")) == ["word"], "the action")
 
@@ -119,7 +118,7 @@ def test_an_action_that_runs_is_minded_by_the_next_executor(service: Make, log: 
     lognot.wait_log("action started as pid")
     old = lognot.role("executor")
     os.kill(old, signal.SIGKILL)
-    wait_for(lambda: lognot.role("executor") != old, "a new executor", 5)
+    wait_for(lambda: lognot.role("executor") != old, "a new executor")
     assert not is_gone(action)
     (tmp_path / "go").touch()
     lognot.wait_log(r"\[ITEM\] action ended, its exit status went to an executor that is gone")
@@ -135,10 +134,10 @@ def test_when_the_supervisor_is_killed_only_its_actions_go_on(
     monitor, executor = lognot.role("monitor"), lognot.role("executor")
     assert lognot.process is not None
     lognot.process.kill()
-    wait_gone(monitor, deadline_s=2)
+    wait_gone(monitor)
     assert not is_gone(action)
     (tmp_path / "go").touch()
-    wait_gone(action, executor, deadline_s=2)
+    wait_gone(action, executor)
     assert lines_of(tmp_path / "out") == ["done"]
     assert not (tmp_path / "told").exists()
 
@@ -152,12 +151,9 @@ def changed(tmp_path: Path, log: Path) -> Iterator[Change]:
     made: list[Custom] = []
 
     def make(module: str, text: str, config: str, environment: dict[str, str] | None = None) -> Custom:
-        shutil.copytree(SOURCE, tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__"))
-        with (tmp_path / "src" / "lognot" / f"{module}.py").open("a") as file:
-            file.write(f"\n\n{text}")
         tmp_path.chmod(0o755)
         made.append(Custom(tmp_path, config, environment=environment))
-        made[-1].source = tmp_path / "src"
+        made[-1].source = changed_source(tmp_path, module, text)
         made[-1].start(ready=False)
         return made[-1]
 
@@ -288,10 +284,11 @@ def test_what_was_written_before_the_end_is_acted_on(
 
 
 @pytest.mark.parametrize("resume", ["no", "yes"])
-def test_what_there_is_no_time_for_is_said(service: Make, log: Path, resume: str) -> None:
-    """An administrator who is in a hurry, and a monitor that is not quick."""
+def test_what_there_is_no_time_for_is_said(changed: Change, log: Path, resume: str) -> None:
+    """An administrator who is in a hurry, and a monitor that is not quick, which is not killed here."""
     item = "[ITEM]\npath = @/log\nregex = never\nupbound_action = :\n"
-    lognot = service(f"[general]\nresume = {resume}\n{item}").start()
+    lognot = changed("supervisor", "STOP_MONITOR_S = 60.0\n", f"[general]\nresume = {resume}\n{item}")
+    lognot.wait_notification("READY=1")
     content = b"word\n" * 2_000_000
     with held(lognot.role("monitor")):
         append(log, content)
@@ -348,22 +345,23 @@ def test_a_second_signal_does_not_wait(service: Make, log: Path, tmp_path: Path)
 
 
 def test_actions_of_several_processes_are_waited_for_as_long_as_they_take(
-    service: Make, log: Path, tmp_path: Path
+    changed: Change, log: Path, tmp_path: Path
 ) -> None:
-    """Their shells may end a moment earlier than what they have started."""
-    lognot = service(
+    """Their shells may end a moment earlier than what they have started. SIGKILL is not for these."""
+    lognot = changed(
+        "executor",
+        "KILL_AFTER_S = 60.0\n",
         "[general]\nathread_count = 10\n[ITEM]\npath = @/log\n"
-        "upbound_action = echo up >> @/up; sleep 300; echo never >> @/up\n"
-    ).start()
+        "upbound_action = echo up >> @/up; sleep 300; echo never >> @/up\n",
+    )
+    lognot.wait_notification("READY=1")
     append(log, "x\n" * 10)
     wait_for(lambda: len(lines_of(tmp_path / "up")) == 10, "the actions")
-    begin = time.monotonic()
     lognot.signal(signal.SIGTERM)
     lognot.wait_log("stopping on SIGTERM")
     lognot.signal(signal.SIGTERM)
     assert lognot.process is not None
     assert lognot.process.wait(20) == 0
-    assert time.monotonic() - begin < 5, "SIGKILL comes after 5 s, which these do not need"
     assert lines_of(tmp_path / "up") == ["up"] * 10
     assert lognot.log.count("action ended with killed by SIGTERM") == 10
 
@@ -417,12 +415,13 @@ def test_what_is_left_out_of_it_is_said_in_time(changed: Change, log: Path) -> N
 
 
 def test_what_is_written_while_the_next_monitor_is_put_off_is_read_at_the_stop(
-    service: Make, log: Path, tmp_path: Path
+    changed: Change, log: Path, tmp_path: Path
 ) -> None:
-    lognot = service(EVERY_LINE).start()
+    lognot = changed("children", "FIRST_DELAY_S = LONGEST_DELAY_S = 60.0\n", EVERY_LINE)
+    lognot.wait_notification("READY=1")
     for number in itertools.count(1):
         os.kill(lognot.role("monitor"), signal.SIGKILL)
-        if lognot.wait_log("monitor ended", number)[-1].endswith((" in 0.8 s", " in 0.9 s")):
+        if lognot.wait_log("monitor ended", number)[-1].endswith(" in 60 s"):
             break
     append(log, "1\n2\n3\n")
     assert "monitor" not in lognot.children().values()
@@ -481,7 +480,7 @@ def test_a_reload_is_said_when_the_config_is_in_use(service: Make, log: Path, tm
         lognot.signal(signal.SIGUSR1)
         lognot.wait_notification("RELOADING=1")
         os.kill(lognot.role("executor"), signal.SIGKILL)
-        lognot.wait_log("executor of .* started", 2)  # so the supervisor is through with the reload
+        lognot.wait_log("executor of .* started as pid", 2)  # so the supervisor is through with the reload
         assert "config reloaded" not in lognot.log
     lognot.wait_log("config reloaded, 2 items in")
     append(log, "new 7\n")
@@ -579,6 +578,7 @@ def test_a_broken_config_changes_nothing_and_every_error_is_said(
     service: Make, log: Path, tmp_path: Path
 ) -> None:
     lognot = service(EVERY_LINE).start()
+    lognot.role("executor")
     everything = everything_of(lognot)
     lognot.reload(
         "[A]\npath = @/log\nregex = (\nupbound_action = true\n"
@@ -626,8 +626,9 @@ def test_a_reload_loses_nothing_that_was_found_before(
         before = lognot.log.count("config reloaded")
         lognot.signal(signal.SIGUSR1)
         while lognot.log.count("config reloaded") == before:
-            append(log, f"{written}\n")
-            written += 1
+            if written < len(lines_of(out)) + 200:  # or it would take the longer the busier the machine is
+                append(log, f"{written}\n")
+                written += 1
             time.sleep(0.003)  # as a log is written to; to wait for the reload is the loop's
     wait_for(lambda: len(lines_of(out)) >= written, "every line")
     assert sorted(map(int, lines_of(out))) == list(range(written))
@@ -702,8 +703,7 @@ def test_the_watchdog_is_fed_until_the_monitor_hangs(service: Make, log: Path) -
     os.kill(pid, signal.SIGSTOP)
     wait_for(lambda: stat_fields(pid)[0] == b"T", "it to be stopped")
     lognot.wait_notification("")
-    assert fed(lognot, 0.5) <= 2, "more than what was on its way"
-    assert fed(lognot, 0.5) == 0
+    wait_for(lambda: fed(lognot, 1.0) == 0, "the end of what was on its way")
     os.kill(pid, signal.SIGCONT)
     fed_before = lognot.notifications.count("WATCHDOG=1")
     lognot.wait_notification("WATCHDOG=1", fed_before + 3)
@@ -715,7 +715,7 @@ import time
 _check_patterns = check_patterns
 def check_patterns(config):
     if any(item.name == "SLOW" for item in config.items):
-        time.sleep(2)
+        time.sleep(4)
     return _check_patterns(config)
 """
 
@@ -732,7 +732,7 @@ def test_the_watchdog_is_fed_while_a_config_is_checked(changed: Change, log: Pat
 
 def test_an_executor_that_hangs_is_ended_and_nobody_waits_for_it(changed: Change, log: Path) -> None:
     """The user of its actions may stop it, and the service is not to be restarted for that."""
-    lognot = changed("executors", "HANGS_S = 1.0\n", EVERY_LINE, {"WATCHDOG_USEC": "100000"})
+    lognot = changed("executors", "HANGS_S = 5.0\n", EVERY_LINE, {"WATCHDOG_USEC": "100000"})
     lognot.wait_notification("READY=1")
     pid = lognot.role("executor")
     os.kill(pid, signal.SIGSTOP)

@@ -112,8 +112,8 @@ def test_a_flood_and_a_kill_do_not_put_a_lower_bound_off(service: Make, tmp_path
     quiet.touch()
     lognot = service(
         f"[FLOODED]\npath = {flooded}\nregex = x\nupbound_freq = 1000000/3600\nupbound_action = true\n"
-        f"[SOON]\npath = {quiet}\ndownbound_freq = 1/2\ndownbound_action = true\n"
-        f"[LATER]\npath = {quiet}\ndownbound_freq = 1/5\ndownbound_action = true\n"
+        f"[SOON]\npath = {quiet}\ndownbound_freq = 1/6\ndownbound_action = true\n"
+        f"[LATER]\npath = {quiet}\ndownbound_freq = 1/12\ndownbound_action = true\n"
     ).start()
     for _ in range(JOURNAL_RECORDS // 10_000 + 1):
         append(flooded, b"x\n" * 10_000)
@@ -121,7 +121,7 @@ def test_a_flood_and_a_kill_do_not_put_a_lower_bound_off(service: Make, tmp_path
     kill_monitor(lognot)
     begin_s = time.monotonic()
     lognot.wait_log(r"\[LATER\] fired")
-    assert time.monotonic() - begin_s < 4.5, "it is due 3 seconds later, and 5 where it began anew"
+    assert time.monotonic() - begin_s < 11, "it is due 6 seconds later, and 12 where it began anew"
     assert lognot.stop() == 0
 
 

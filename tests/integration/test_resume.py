@@ -17,7 +17,7 @@ import pytest
 
 from integration import accounts
 from integration.environment.namespaces import inside, mounts_of, own_mounts
-from integration.harness import Service, append, lines_of, wait_for
+from integration.harness import Service, append, changed_source, lines_of, time_of, wait_for
 from integration.moments import Moments
 from integration.processes import Custom, descriptors, ids, is_gone, wait_gone
 from integration.writer import REGEX, Writer, counting_items, has_open, held, wait_has_open
@@ -39,8 +39,7 @@ def kill(lognot: Service) -> None:
     assert lognot.process is not None
     lognot.process.kill()
     lognot.process.wait()
-    for pid in children:
-        wait_for(lambda pid=pid: not Path(f"/proc/{pid}").exists(), f"the end of {pid}")  # type: ignore[misc]
+    wait_gone(*children)
 
 
 def stop(lognot: Service) -> None:
@@ -180,7 +179,10 @@ def test_killed_while_actions_are_handed_over(
     log, out = tmp_path / "log", tmp_path / "out"
     log.touch()
     config = "[general]\nathread_count = 8\n" + noting(log, out)
-    lognot = service(config, environment=environment).start()
+    lognot = service(config, environment=environment)
+    # The others have all the time that they need to finish: how much that is, the machine decides.
+    lognot.source = changed_source(tmp_path, "service", "ORPHAN_S = STOP_GRACE_S = 60.0\n")
+    lognot.start()
     monitor, executor = lognot.role("monitor"), lognot.role("executor")
     with held(executor):
         write(log, 0, lines)
@@ -263,9 +265,11 @@ def test_a_lower_bound_begins_anew(service: Make, tmp_path: Path, environment: d
     stop(lognot)
     told = lognot.log.count("says: quiet")
     lognot.start()
-    assert lognot.log.count("says: quiet") == told  # ready, and no deadline of the last service came up
     lognot.wait_log(r"\[ITEM\] says: quiet", told + 1)
     assert lognot.stop() == 0
+    began = lognot.wait_log("started, 1 item")[-1]
+    fired = next(line for line in lognot.log.partition(began)[2].splitlines() if "fired (downbound)" in line)
+    assert time_of(fired) - time_of(began) > 1.99
 
 
 def test_a_file_that_was_emptied_or_replaced_meanwhile(
@@ -799,8 +803,11 @@ def test_an_end_while_an_executor_stands_still(
     write(log, 0, 20)
     wait_for(lambda: len(lines_of(out)) == 20, "20 actions")
     lognot.wait_log("action ended", 21)
+    (executor,) = wait_for(
+        lambda: [pid for pid, role in lognot.children().items() if role == "executor" and ids(pid)[0] != {0}],
+        "the executor of daemon",
+    )
     monitor = lognot.role("monitor")
-    (executor,) = (pid for pid in lognot.children() if pid != monitor and ids(pid)[0] != {0})
     with held(executor):
         append(flooded, ("flood " + "x" * 1000 + "\n") * 2000)  # more than its socket takes
         lognot.wait_log(r"\[FLOOD\] fired", 2001)
@@ -831,8 +838,10 @@ def test_the_end_of_all_while_an_executor_stands_still(
     flooded.touch()
     flood = f"[FLOOD]\npath = {flooded}\nregex = ^flood\nuid = daemon\nupbound_action = true\n"
     lognot = service(flood + noting(log, out), environment=environment).start()
-    monitor = lognot.role("monitor")
-    (executor,) = (pid for pid in lognot.children() if pid != monitor and ids(pid)[0] != {0})
+    (executor,) = wait_for(
+        lambda: [pid for pid, role in lognot.children().items() if role == "executor" and ids(pid)[0] != {0}],
+        "the executor of daemon",
+    )
     state = tmp_path / "state" / "state.json"
     with contextlib.suppress(ProcessLookupError), held(executor):  # it is gone at the end
         append(flooded, ("flood " + "x" * 1000 + "\n") * 2000)  # more than its socket takes

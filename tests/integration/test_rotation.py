@@ -404,5 +404,6 @@ def _target(fd: Path) -> str:
 def _watches(pid: int) -> int:
     count = 0
     for entry in Path(f"/proc/{pid}/fdinfo").iterdir():
-        count += entry.read_text().count("inotify wd:")
+        with suppress(FileNotFoundError):  # closed meanwhile
+            count += entry.read_text().count("inotify wd:")
     return count
