@@ -38,8 +38,10 @@ class Lingering:
         if os.fork() == 0:
             os.close(writer)
             os.read(reader, 1)  # until ours is the only one
-            socket.send_fds(sock, [packet], [self._sock.fileno()])
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(20)  # the other side may never read
+            with suppress(OSError):  # it is gone
+                socket.send_fds(sock, [packet], [self._sock.fileno()])
             signal.alarm(1)
             self._sock.close()
             os._exit(0)
