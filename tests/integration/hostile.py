@@ -34,7 +34,7 @@ ORPHAN = 28  # of those that send; the others are known by their generation
 LINGER_S = 1000  # of a socket: longer than the test
 SINCE_LINUX_6_16 = "_SO_PASSRIGHTS"
 FORGED = b"what another role would say"
-STUCK_S = 5.0  # for a full socket: the other side waits for us to read
+STUCK_S = 2.0  # for a full socket: the other side waits for us to read
 
 KINDS = tuple(m.Kind)
 
