@@ -119,7 +119,7 @@ class Supervisor:
         self._begin_token = 0
         self._ready_pending = True
         self._begun = False  # the monitor has, and executors are waited for
-        self._reloaded = False  # and the monitor has not begun with that config yet
+        self._reloaded = False  # another config, and the monitor has not begun with it
         self._ready_timer: Timer | None = None
         self._watchdog = Watchdog(self._loop, self._notifier, self._ping)
         self._stopping = False
