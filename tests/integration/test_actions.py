@@ -72,7 +72,7 @@ def test_downbound_runs_at_its_deadline_and_once_per_period(
     late = [at - ready - number for number, at in enumerate(fired, 1)]
     assert min(late) > -DEADLINE_SLACK_S
     assert statistics.median(late) < DEADLINE_SLACK_S
-    assert min(late[-2:]) - late[0] < DEADLINE_SLACK_S
+    assert late[-1] - late[0] < DEADLINE_SLACK_S
     starts = [float(line) for line in lines_of(out)[:5]]
     delays = [start - at for start, at in zip(starts, fired, strict=True)]
     assert statistics.median(delays) < PROCESS_START_S
@@ -92,7 +92,7 @@ def test_a_match_moves_the_deadline(service: NewService, log: Path, tmp_path: Pa
     assert lines_of(out) == []
     wait_for(lambda: lines_of(out), "the action after the last heartbeat")
     at = float(lines_of(out)[0])
-    assert before + 4 <= at < after + 4 + 1.0
+    assert before + 4 <= at < after + 4 + DEADLINE_SLACK_S + PROCESS_START_S
     assert lognot.stop() == 0
 
 
@@ -195,7 +195,7 @@ def test_an_action_over_its_time_is_ended_with_its_whole_group(
     lognot.wait_log(r"\[DEAF\] action took too long and was ended \(ended with killed by SIGKILL\)")
     lognot.wait_log(r"\[GRANDCHILD\] action took too long and was ended \(ended with killed by SIGTERM\)")
     lognot.wait_log(
-        r"\[PLAIN\] action took too long and was ended \(ended with killed by SIGTERM\) after \d+\.\d+ s"
+        r"\[PLAIN\] action took too long and was ended \(ended with killed by SIGTERM\) after [4-9]\.\d+ s"
     )
     wait_for(lambda: not any(map(is_running, pids)), "the end of every process")
     assert lognot.stop() == 0

@@ -135,7 +135,8 @@ TINY = b"a" * 250 + b"bc-a\n"
 FLOOD_S = 3.0
 MARKERS = 20  # at least, however long they take
 LINES_AT_ONCE, PAUSE_S = 20, 0.005  # 4,000 lines a second
-MEDIAN_S = 0.5  # on a busy machine; a few milliseconds on others
+MEDIAN_S = 0.1  # on a busy machine; a few milliseconds on others
+WORST_S = 2.0
 
 
 def _flood(log: Path) -> None:
@@ -175,6 +176,7 @@ def test_a_flood_of_tiny_lines_holds_no_other_item_up(
         flood.kill()
         flood.join()
     assert statistics.median(taken_s) < MEDIAN_S
+    assert max(taken_s) < WORST_S
     assert lines_of(out) == [str(number) for number in range(len(taken_s))]
     # It recovers by itself: what it is for is found again.
     wait_for(lambda: _found_again(lognot, hostile), "a match of the item that was limited")

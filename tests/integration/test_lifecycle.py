@@ -703,7 +703,10 @@ def test_the_watchdog_is_fed_until_the_monitor_hangs(service: Make, log: Path) -
     os.kill(pid, signal.SIGSTOP)
     wait_for(lambda: stat_fields(pid)[0] == b"T", "it to be stopped")
     lognot.wait_notification("")
-    wait_for(lambda: fed(lognot, 1.0) == 0, "the end of what was on its way")
+    late = [fed(lognot, 1.0)]
+    while late[-1]:
+        late.append(fed(lognot, 1.0))
+        assert sum(late) <= 2, "more than what was on its way"
     os.kill(pid, signal.SIGCONT)
     fed_before = lognot.notifications.count("WATCHDOG=1")
     lognot.wait_notification("WATCHDOG=1", fed_before + 3)

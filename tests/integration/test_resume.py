@@ -556,6 +556,17 @@ def test_a_log_that_was_never_there_before(
     assert "error: " not in lognot.log
 
 
+def executor_of_daemon(lognot: Service) -> int:
+    """The pid of the one that is not root's, waiting until there is one."""
+
+    def pid() -> int | None:
+        executors = (pid for pid, role in lognot.children().items() if role == "executor")
+        return next((pid for pid in executors if ids(pid)[0] != {0}), None)
+
+    result: int = wait_for(pid, "the executor of daemon")
+    return result
+
+
 @pytest.mark.root
 @pytest.mark.parametrize("how", ["stop", "kill"])
 def test_an_end_while_an_executor_stands_still(
@@ -571,10 +582,7 @@ def test_an_end_while_an_executor_stands_still(
     write(log, 0, 20)
     wait_for(lambda: len(lines_of(out)) == 20, "20 actions")
     lognot.wait_log("action ended", 21)
-    (executor,) = wait_for(
-        lambda: [pid for pid, role in lognot.children().items() if role == "executor" and ids(pid)[0] != {0}],
-        "the executor of daemon",
-    )
+    executor = executor_of_daemon(lognot)
     monitor = lognot.role("monitor")
     with held(executor):
         append(flooded, ("flood " + "x" * 1000 + "\n") * 2000)  # more than its socket takes
@@ -606,10 +614,7 @@ def test_the_end_of_all_while_an_executor_stands_still(
     flooded.touch()
     flood = f"[FLOOD]\npath = {flooded}\nregex = ^flood\nuid = daemon\nupbound_action = true\n"
     lognot = service(flood + noting(log, out), environment=environment).start()
-    (executor,) = wait_for(
-        lambda: [pid for pid, role in lognot.children().items() if role == "executor" and ids(pid)[0] != {0}],
-        "the executor of daemon",
-    )
+    executor = executor_of_daemon(lognot)
     state = tmp_path / "state" / "state.json"
     with contextlib.suppress(ProcessLookupError), held(executor):  # it is gone at the end
         append(flooded, ("flood " + "x" * 1000 + "\n") * 2000)  # more than its socket takes
